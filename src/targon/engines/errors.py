@@ -1,0 +1,20 @@
+"""The errors of the engines room.
+
+    EngineError
+    ├── TaskRefused        the task cannot be served: the asker's doing
+    └── EngineUnavailable  the engine cannot be reached, or broke: nobody's fault but its own
+"""
+
+from __future__ import annotations
+
+
+class EngineError(Exception):
+    """Anything that keeps an engine from doing a task."""
+
+
+class TaskRefused(EngineError):
+    """The task cannot be served: the prompt is too long, the sampling is unsupported, a token id is unknown."""
+
+
+class EngineUnavailable(EngineError):
+    """The engine cannot be reached, timed out, or failed."""

@@ -1,0 +1,56 @@
+"""The errors of the ledger room.
+
+    LedgerError
+    ├── LogUnavailable  the log cannot be opened, read or written
+    ├── HeadMoved       somebody else appended: there must be one writer
+    ├── CorruptLog      a record that is not what its hash says, out of place or missing
+    └── InvalidHistory  records that are whole but cannot follow one another
+"""
+
+from __future__ import annotations
+
+from targon.protocol.primitives import Digest
+
+
+class LedgerError(Exception):
+    """Anything wrong with the log."""
+
+
+class LogUnavailable(LedgerError):
+    """The log cannot be opened, read or written."""
+
+
+class HeadMoved(LedgerError):
+    """The log does not end where its writer believed: another writer is at work."""
+
+    def __init__(self, got: tuple[int, Digest], expected: tuple[int, Digest]) -> None:
+        self.got = got
+        self.expected = expected
+        super().__init__(
+            f"the log ends at record {got[0]} ({got[1][:12]}…), expected record {expected[0]} "
+            f"({expected[1][:12]}…): is another verifier writing to it?"
+        )
+
+
+class CorruptLog(LedgerError):
+    """A record that is not what its hash says.
+
+    Attributes:
+        seq: the first record that is wrong.
+    """
+
+    def __init__(self, seq: int, message: str) -> None:
+        self.seq = seq
+        super().__init__(f"record {seq}: {message}")
+
+
+class InvalidHistory(LedgerError):
+    """Records that are whole but cannot follow one another (a verdict without its attempt, say).
+
+    Attributes:
+        seq: the record at which it shows.
+    """
+
+    def __init__(self, seq: int, message: str) -> None:
+        self.seq = seq
+        super().__init__(f"record {seq}: {message}")

@@ -1,0 +1,213 @@
+"""The events of the log, version 1. What is not here did not happen.
+
+A verifier's life in events::
+
+    log_opened
+    ( prover_joined | prover_left )*           whenever the chain's list of neurons changes
+    interval_opened                            commits to the interval's secret
+      ( attempt*  verdict*  step_closed        one step: requests out, answers judged, scores moved
+      | blocks_skipped                         blocks that passed while a step was running
+      | weights_set | weights_not_set )*
+    interval_closed                            reveals the secret; tiers move
+    interval_opened …
+
+An attempt is an event before it is sent, so that a crash can lose an answer but never the fact that one
+was asked for. Content never stands here, only its digest.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from targon.ledger.errors import LedgerError
+from targon.protocol.messages import MAX_SAFE_INTEGER, Dialect, Message, Receipt
+from targon.protocol.primitives import Block, Hex32, HotkeyField, Interval, Uid
+from targon.protocol.profile import Profile
+
+EVENT_VERSION = 1
+
+Outcome = Literal["pass", "fail", "inconclusive"]
+"""``fail`` is the prover's fault; ``inconclusive`` is ours or the network's, and counts for nothing."""
+
+Purpose = Literal["challenge", "inference"]
+
+_Int = Annotated[int, Field(ge=0, le=MAX_SAFE_INTEGER)]
+_Block = Annotated[Block, Field(ge=0, le=MAX_SAFE_INTEGER)]
+_Interval = Annotated[Interval, Field(ge=0, le=MAX_SAFE_INTEGER)]
+_Uid = Annotated[Uid, Field(ge=0, lt=65_536)]
+_Text = Annotated[str, Field(max_length=2_000)]
+
+
+class ModelEntry(Message):
+    """One model of the subnet's list."""
+
+    name: str
+    model_digest: Hex32
+
+
+class LogOpened(Message):
+    """The first event: whose log this is, of which network, under which rules."""
+
+    kind: Literal["log_opened"] = "log_opened"
+    version: Literal[1] = EVENT_VERSION
+    spec_version: Literal[1]
+    software: str
+    genesis: Hex32
+    netuid: _Int
+    verifier: HotkeyField
+    profile: Profile
+    models: tuple[ModelEntry, ...]
+
+
+class ProverJoined(Message):
+    """A hotkey holds a UID now. One that held a UID before comes back with what it had."""
+
+    kind: Literal["prover_joined"] = "prover_joined"
+    version: Literal[1] = EVENT_VERSION
+    block: _Block
+    uid: _Uid
+    hotkey: HotkeyField
+
+
+class ProverLeft(Message):
+    """A hotkey holds no UID any more."""
+
+    kind: Literal["prover_left"] = "prover_left"
+    version: Literal[1] = EVENT_VERSION
+    block: _Block
+    uid: _Uid
+    hotkey: HotkeyField
+
+
+class IntervalOpened(Message):
+    """An interval begins. Its record's hash is the log head that every request of the interval carries."""
+
+    kind: Literal["interval_opened"] = "interval_opened"
+    version: Literal[1] = EVENT_VERSION
+    interval: _Interval
+    block: _Block
+    commitment: Hex32
+    """SHA-256 of the secret from which the interval's seeds and choices are drawn."""
+
+
+class IntervalClosed(Message):
+    """An interval ends: its secret is revealed, and tiers move."""
+
+    kind: Literal["interval_closed"] = "interval_closed"
+    version: Literal[1] = EVENT_VERSION
+    interval: _Interval
+    block: _Block
+    secret: Hex32
+
+
+class Attempt(Message):
+    """A request is about to be sent. The record's ``seq`` is the attempt's number."""
+
+    kind: Literal["attempt"] = "attempt"
+    version: Literal[1] = EVENT_VERSION
+    block: _Block
+    purpose: Purpose
+    prover: HotkeyField
+    request_digest: Hex32
+    model: str
+    dialect: Dialect
+    max_tokens: _Int
+
+
+class Verdict(Message):
+    """What came of an attempt, and why."""
+
+    kind: Literal["verdict"] = "verdict"
+    version: Literal[1] = EVENT_VERSION
+    attempt: _Int
+    outcome: Outcome
+    method: Annotated[str, Field(max_length=32)]
+    """What decided: ``delivery`` (there was no whole answer), ``structure``, ``exact``, …"""
+    score: Annotated[float, Field(ge=0.0, le=1.0)]
+    """Similarity."""
+    reason: _Text
+    """One sentence for the prover's operator."""
+    evidence: dict[str, Any] = {}
+    """The numbers behind the reason: a small JSON object, whose keys the method documents."""
+    replied: bool
+    """Whether the prover answered at all, be it with an error."""
+    tokens: _Int = 0
+    """Tokens of the completion that were verified."""
+    tokens_per_s: Annotated[float, Field(ge=0.0)] | None = None
+    """Speed after the first token; None where it could not be measured."""
+    receipt: Receipt | None = None
+
+
+class StepClosed(Message):
+    """Every attempt of a block has its verdict: scores take their step."""
+
+    kind: Literal["step_closed"] = "step_closed"
+    version: Literal[1] = EVENT_VERSION
+    block: _Block
+
+
+class BlocksSkipped(Message):
+    """Blocks that passed while a step was running (or while the verifier was not), both ends included."""
+
+    kind: Literal["blocks_skipped"] = "blocks_skipped"
+    version: Literal[1] = EVENT_VERSION
+    first: _Block
+    last: _Block
+    reason: _Text
+
+
+class WeightsSet(Message):
+    """Weights stand on chain."""
+
+    kind: Literal["weights_set"] = "weights_set"
+    version: Literal[1] = EVENT_VERSION
+    block: _Block
+    version_key: _Int
+    weights: tuple[tuple[_Uid, Annotated[int, Field(ge=1, le=65_535)]], ...]
+    """(UID, weight) in UID order, zeros left out."""
+
+
+class WeightsNotSet(Message):
+    """It was time to set weights, and none were set."""
+
+    kind: Literal["weights_not_set"] = "weights_not_set"
+    version: Literal[1] = EVENT_VERSION
+    block: _Block
+    reason: _Text
+
+
+Event = (
+    LogOpened
+    | ProverJoined
+    | ProverLeft
+    | IntervalOpened
+    | IntervalClosed
+    | Attempt
+    | Verdict
+    | StepClosed
+    | BlocksSkipped
+    | WeightsSet
+    | WeightsNotSet
+)
+
+_EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="kind")])
+
+
+class UnknownEvent(LedgerError):
+    """Bytes that are no event of a version this software knows."""
+
+
+def parse_event(data: bytes | str) -> Event:
+    """Parse an event from JSON.
+
+    Raises:
+        UnknownEvent: if it is of no known kind and version, or has other fields than its kind has.
+    """
+    try:
+        return _EVENT.validate_json(data, strict=True)
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_context=False)[0]
+        where = ".".join(str(step) for step in problem["loc"]) or "event"
+        raise UnknownEvent(f"{where}: {problem['msg']}") from error

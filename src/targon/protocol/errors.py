@@ -1,0 +1,59 @@
+"""The errors of the protocol room.
+
+    ProtocolError
+    ├── MalformedMessage     bytes that are not the message they claim to be
+    ├── UnsupportedSampling  sampling parameters that no rule covers; refused by name
+    ├── InvalidSignature     a receipt whose signature does not verify
+    ├── ReceiptMismatch      a genuine receipt for something else
+    └── VectorMismatch       an implementation that disagrees with a conformance vector
+"""
+
+from __future__ import annotations
+
+
+class ProtocolError(Exception):
+    """Anything that breaks a rule of the protocol."""
+
+
+class MalformedMessage(ProtocolError):
+    """Bytes that are not the message they claim to be."""
+
+
+class UnsupportedSampling(ProtocolError):
+    """Sampling parameters that the named dialect does not cover.
+
+    Attributes:
+        parameter: the name of the parameter as it stands on the wire.
+        got: the value that was sent.
+        expected: what the dialect allows, in words.
+    """
+
+    def __init__(self, parameter: str, got: object, expected: str) -> None:
+        self.parameter = parameter
+        self.got = got
+        self.expected = expected
+        super().__init__(f"sampling parameter {parameter!r}: got {got!r}, expected {expected}")
+
+
+class InvalidSignature(ProtocolError):
+    """A signature that does not verify against the hotkey that it names."""
+
+
+class ReceiptMismatch(ProtocolError):
+    """A receipt that is genuine but speaks of something else.
+
+    Attributes:
+        field: which field differs.
+        got: what the receipt says.
+        expected: what it should say.
+    """
+
+    def __init__(self, field: str, got: object, expected: object) -> None:
+        self.field = field
+        self.got = got
+        self.expected = expected
+        super().__init__(f"receipt {field}: got {got!r}, expected {expected!r}")
+
+
+class VectorMismatch(ProtocolError):
+    """A conformance vector that this implementation does not reproduce."""
