@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 
+from targon.protocol.keys import public_key
+from targon.protocol.messages import GenerateRequest
 from targon.protocol.primitives import AttemptNumber, Block, Digest, Interval
 
 SECRET_BYTES = 32
@@ -56,6 +58,17 @@ def run_key(
         + block_hash
     )
     return int.from_bytes(hashlib.sha256(message).digest()[:8], "big")
+
+
+def request_run_key(request: GenerateRequest) -> int:
+    """:func:`run_key` of a request, from what stands in it."""
+    return run_key(
+        int(request.sampling.seed, 16),
+        public_key(request.verifier),
+        request.attempt_number,
+        public_key(request.prover),
+        bytes.fromhex(request.block_hash),
+    )
 
 
 def selection_rank(secret: bytes, block: Block, prover_key: bytes) -> int:
