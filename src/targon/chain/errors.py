@@ -1,12 +1,17 @@
 """The errors of the chain room.
 
-    ChainError
-    ├── ChainUnavailable      the chain cannot be reached or read
-    ├── UnknownBlock          a block that lies in the future
-    ├── NotRegistered         a hotkey without a UID on this subnet
-    ├── NoValidatorPermit     a neuron that may not set weights
-    ├── WeightsRefused        weights that the chain does not take
-    └── RateLimited           too soon; says from which block on
+ChainError
+├── ChainUnavailable      the chain cannot be reached or read
+├── UnknownBlock          a block that lies in the future
+├── NotRegistered         a hotkey without a UID on this subnet
+├── NoValidatorPermit     a neuron that may not set weights
+├── WeightsRefused        weights that the chain does not take
+├── AxonRefused           an address that the chain does not take
+├── RateLimited           too soon; says from which block on
+├── ChainExists           a chain is to be created where a file lies already
+├── UnsupportedEndpoint   an endpoint that no adapter of this version serves
+└── CallRefused           a signed call that is not its hotkey's own, or not for this chain
+    └── StaleNonce        a call that was taken already, or out of turn
 """
 
 from __future__ import annotations
@@ -48,6 +53,10 @@ class WeightsRefused(ChainError):
     """Weights that the chain does not take: an outdated version key, an unknown UID, an empty vector."""
 
 
+class AxonRefused(ChainError):
+    """An address that the chain does not take: not an IP address, or no port."""
+
+
 class RateLimited(ChainError):
     """Too soon.
 
@@ -58,3 +67,24 @@ class RateLimited(ChainError):
     def __init__(self, allowed_at: Block, message: str) -> None:
         self.allowed_at = allowed_at
         super().__init__(message)
+
+
+class ChainExists(ChainError):
+    """A chain is to be created where a file lies already."""
+
+
+class UnsupportedEndpoint(ChainError):
+    """An endpoint that no adapter of this version serves."""
+
+
+class CallRefused(ChainError):
+    """A signed call that is not its hotkey's own, or not for this chain."""
+
+
+class StaleNonce(CallRefused):
+    """A call that was taken already, or out of turn."""
+
+    def __init__(self, got: int, expected: int) -> None:
+        self.got = got
+        self.expected = expected
+        super().__init__(f"call: got nonce {got}, expected {expected}; read the nonce again and sign anew")

@@ -1,0 +1,49 @@
+"""The chain: who is registered, where, with what stake; blocks; weights.
+
+One port, :class:`Chain`, and one adapter so far: :class:`EmbeddedChain`, a SQLite file that several processes
+share, with Yuma consensus (:mod:`targon.chain.yuma`) at every epoch. This room must never judge a prover or
+compute a score: it stores what verifiers say, and pays by the rule. Everything it raises is a
+:class:`ChainError`.
+"""
+
+from targon.chain.embedded import EmbeddedChain
+from targon.chain.endpoint import open_chain
+from targon.chain.errors import (
+    AxonRefused,
+    CallRefused,
+    ChainError,
+    ChainExists,
+    ChainUnavailable,
+    NotRegistered,
+    NoValidatorPermit,
+    RateLimited,
+    StaleNonce,
+    UnknownBlock,
+    UnsupportedEndpoint,
+    WeightsRefused,
+)
+from targon.chain.port import Axon, Chain, Metagraph, Neuron, SubnetInfo
+from targon.chain.store import ChainSettings
+
+__all__ = [
+    "Axon",
+    "AxonRefused",
+    "CallRefused",
+    "Chain",
+    "ChainError",
+    "ChainExists",
+    "ChainSettings",
+    "ChainUnavailable",
+    "EmbeddedChain",
+    "Metagraph",
+    "Neuron",
+    "NoValidatorPermit",
+    "NotRegistered",
+    "RateLimited",
+    "StaleNonce",
+    "SubnetInfo",
+    "UnknownBlock",
+    "UnsupportedEndpoint",
+    "WeightsRefused",
+    "open_chain",
+]
