@@ -3,6 +3,7 @@
     ProtocolError
     ├── MalformedMessage     bytes that are not the message they claim to be
     ├── UnsupportedSampling  sampling parameters that no rule covers; refused by name
+    ├── InvalidLogits        numbers that no token can be drawn from
     ├── InvalidSignature     a receipt whose signature does not verify
     ├── ReceiptMismatch      a genuine receipt for something else
     └── VectorMismatch       an implementation that disagrees with a conformance vector
@@ -33,6 +34,10 @@ class UnsupportedSampling(ProtocolError):
         self.got = got
         self.expected = expected
         super().__init__(f"sampling parameter {parameter!r}: got {got!r}, expected {expected}")
+
+
+class InvalidLogits(ProtocolError, ValueError):
+    """Logits or log-probabilities that no token can be drawn from: NaN, +∞, or all −∞."""
 
 
 class InvalidSignature(ProtocolError):

@@ -1,0 +1,172 @@
+"""The sampler ``targon/1`` for engines in this process: compiled where numba is installed, else plain numpy.
+
+The compiled pass draws the same noise as :func:`targon.protocol.sampler.choose`, and leaves to it every
+decision that rounding could turn: a token is chosen here only if it beats all others by far more than two
+implementations of the logarithm can differ.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TypeVar, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from targon.protocol.messages import Sampling
+from targon.protocol.philox import KEY_INCREMENTS, MULTIPLIERS, ROUNDS, WORD_MASK
+from targon.protocol.primitives import TokenId
+from targon.protocol.sampler import (
+    LN2_PER_BIT,
+    NOISE_BOUND,
+    check_draw,
+    check_replayable,
+    choose,
+    peak_of,
+    tolerance,
+)
+
+try:
+    import numba
+except ImportError:  # the extra `engine` brings it
+    COMPILED = False
+else:
+    COMPILED = True
+
+_BLOCKS = 64
+"""Blocks of four tokens that are worked on at once: few enough to stay in the first-level cache."""
+_TILE = 4 * _BLOCKS
+
+_Function = TypeVar("_Function", bound=Callable[..., object])
+
+
+def choose_batch(
+    logits: NDArray[np.float32], draws: Sequence[tuple[Sampling, int, int]]
+) -> NDArray[np.int64]:
+    """The next token of several sequences.
+
+    Args:
+        logits: ``(batch, vocab) float32``, one row per sequence.
+        draws: per row its sampling parameters, run key and position, as in
+            :func:`targon.protocol.sampler.choose`.
+
+    Returns:
+        ``(batch,) int64``, token ids: exactly those that ``choose`` gives row by row.
+
+    Raises:
+        ValueError: if there are not as many draws as rows.
+        UnsupportedSampling, InvalidLogits: as ``choose`` does.
+    """
+    return np.array(
+        [choose_fast(row, *draw) for row, draw in zip(logits, draws, strict=True)], dtype=np.int64
+    )
+
+
+def choose_fast(logits: NDArray[np.float32], sampling: Sampling, run_key: int, position: int) -> TokenId:
+    """The same token as :func:`targon.protocol.sampler.choose`, sooner. Raises as that does."""
+    if not COMPILED or sampling.temperature == 0.0 or sampling.top_k > 0 or sampling.top_p < 1.0:
+        return choose(logits, sampling, run_key, position)  # a cut leaves few tokens to draw noise for
+    check_replayable(sampling)
+    check_draw(run_key, position, sampling.choice)
+    values = np.ascontiguousarray(logits, dtype=np.float32)
+    best, value, second = _race(
+        values,
+        sampling.temperature,
+        peak_of(values),
+        position,
+        sampling.choice,
+        run_key & WORD_MASK,
+        run_key >> 32,
+    )
+    if value - second <= tolerance(value):
+        return choose(logits, sampling, run_key, position)
+    return TokenId(best)
+
+
+def _compiled(function: _Function) -> _Function:
+    """Compile a function with numba where there is numba, and keep the result for the next process."""
+    if not COMPILED:
+        return function
+    try:
+        return cast(_Function, numba.njit(cache=True, nogil=True)(function))
+    except RuntimeError:  # neither this folder nor the user's cache can be written
+        return cast(_Function, numba.njit(nogil=True)(function))
+
+
+@_compiled
+def _draw(words: NDArray[np.uint64], first: int, position: int, choice: int, low: int, high: int) -> None:
+    """Philox4x32-10 for blocks ``first …``, into ``words: (4, blocks) uint64``."""
+    half, mask = np.uint64(32), np.uint64(WORD_MASK)
+    m0, m1 = np.uint64(MULTIPLIERS[0]), np.uint64(MULTIPLIERS[1])
+    increment0, increment1 = np.uint64(KEY_INCREMENTS[0]), np.uint64(KEY_INCREMENTS[1])
+    for i in range(words.shape[1]):
+        c0, c1, c2, c3 = np.uint64(first + i), np.uint64(position), np.uint64(choice), np.uint64(0)
+        k0, k1 = np.uint64(low), np.uint64(high)
+        for _ in range(ROUNDS):
+            left, right = c0 * m0, c2 * m1
+            c0, c1 = (right >> half) ^ c1 ^ k0, right & mask
+            c2, c3 = (left >> half) ^ c3 ^ k1, left & mask
+            k0, k1 = (k0 + increment0) & mask, (k1 + increment1) & mask
+        words[0, i], words[1, i], words[2, i], words[3, i] = c0, c1, c2, c3
+
+
+@_compiled
+def _value(logit: float, temperature: float, word: int) -> float:
+    """``s + g`` of one token."""
+    return float(logit) / temperature - math.log(-math.log((float(word) + 0.5) * 2.0**-32))
+
+
+@_compiled
+def _race(
+    logits: NDArray[np.float32],
+    temperature: float,
+    peak: int,
+    position: int,
+    choice: int,
+    low: int,
+    high: int,
+) -> tuple[int, float, float]:
+    """The best ``s + g`` of a vocabulary: its token, its value, and the second-best value if that is close.
+
+    As in :func:`targon.protocol.sampler.contenders`, a bound from the bits of 1 − u spares the logarithms
+    of all tokens but a few.
+    """
+    words = np.empty((4, _BLOCKS), np.uint64)
+    rest = np.empty((4, _BLOCKS), np.float64)
+    rest_bits = rest.view(np.int64)
+    bound = np.empty((4, _BLOCKS), np.float64)
+    inverse = 1.0 / temperature
+
+    _draw(words[:, :1], peak // 4, position, choice, low, high)
+    best, second = peak, -np.inf
+    value = _value(logits[peak], temperature, words[peak % 4, 0])
+
+    for start in range(0, logits.size, _TILE):
+        tile = logits[start : start + _TILE]
+        if tile.size < _TILE:
+            padded = np.full(_TILE, np.float32(-np.inf))
+            padded[: tile.size] = tile
+            tile = padded
+        _draw(words, start // 4, position, choice, low, high)
+        floor = value - 1e-9 - 1e-12 * abs(value)
+        hits = 0
+        for lane in range(4):
+            for i in range(_BLOCKS):
+                rest[lane, i] = (2.0**32 - 0.5) - float(words[lane, i])
+            for i in range(_BLOCKS):
+                noise = NOISE_BOUND - LN2_PER_BIT * float(rest_bits[lane, i])
+                bound[lane, i] = tile[4 * i + lane] * inverse + noise
+                hits += bound[lane, i] >= floor
+        if hits == 0:
+            continue
+        for lane in range(4):
+            for i in range(_BLOCKS):
+                token = start + 4 * i + lane
+                if bound[lane, i] >= floor and token != peak:
+                    reached = _value(tile[4 * i + lane], temperature, words[lane, i])
+                    if reached > value:
+                        best, value, second = token, reached, value
+                    elif reached > second:
+                        second = reached
+    return best, value, second
