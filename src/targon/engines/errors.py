@@ -3,6 +3,7 @@
     EngineError
     ├── TaskRefused        the task cannot be served: the asker's doing
     └── EngineUnavailable  the engine cannot be reached, or broke: nobody's fault but its own
+        └── EngineBusy     it works, but too many tasks wait for it already
 """
 
 from __future__ import annotations
@@ -18,3 +19,7 @@ class TaskRefused(EngineError):
 
 class EngineUnavailable(EngineError):
     """The engine cannot be reached, timed out, or failed."""
+
+
+class EngineBusy(EngineUnavailable):
+    """The engine works, but too many tasks wait for it already."""

@@ -1,0 +1,209 @@
+"""Continuous batching: one task that owns the model, and the requests that wait for it.
+
+Between two turns of the batch, requests join, finished and cancelled ones leave, and one forward pass of
+scoring is done, so that neither generating nor scoring can starve the other.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass, field
+
+import anyio
+import structlog
+from anyio import to_thread
+from anyio.streams.memory import MemoryObjectSendStream
+
+from targon.engines.batch import Batch, Decoding, Token
+from targon.engines.errors import EngineBusy, EngineUnavailable
+from targon.engines.model_runner import FORWARD_TOKENS, ModelRunner, ScoreRow
+from targon.engines.port import Scores, Step
+from targon.engines.text_stream import TextStream
+
+log = structlog.get_logger()
+
+
+@dataclass(eq=False, slots=True)
+class _Request:
+    """One generation: its state in the batch, and the way back to who asked."""
+
+    decoding: Decoding
+    text: TextStream
+    steps: MemoryObjectSendStream[Step]
+    complete: bool = False
+    """Whether its last step was sent."""
+    leaving: bool = False
+    """Whether it is to leave the batch at the next turn: complete, or nobody listens any more."""
+
+
+@dataclass(eq=False, slots=True)
+class _ScoreJob:
+    """The sequences of one call to score; each result has its place."""
+
+    left: deque[tuple[int, ScoreRow]]
+    results: list[Scores | None]
+    done: anyio.Event = field(default_factory=anyio.Event)
+    cancelled: bool = False
+
+
+class Scheduler:
+    """Shares one model between concurrent requests."""
+
+    def __init__(self, runner: ModelRunner, batch: Batch, *, max_batch: int, max_queue: int) -> None:
+        self._runner = runner
+        self._batch = batch
+        self._max_batch = max_batch
+        self._max_queue = max_queue
+        self._waiting: deque[_Request] = deque()
+        self._active: dict[Decoding, _Request] = {}
+        self._score_jobs: deque[_ScoreJob] = deque()
+        self._work = anyio.Event()
+        self._failure: str | None = None
+        self._thread = anyio.CapacityLimiter(1)
+
+    @property
+    def active(self) -> int:
+        """How many requests are in the batch."""
+        return len(self._active)
+
+    def check(self) -> None:
+        """Raise ``EngineUnavailable`` if the engine broke or was closed."""
+        if self._failure is not None:
+            raise EngineUnavailable(self._failure)
+
+    async def generate(self, decoding: Decoding, text: TextStream) -> AsyncGenerator[Step, None]:
+        """Generate one completion; closing the generator takes it out of the batch at the next step."""
+        self._accept(len(self._waiting), "completions")
+        send, receive = anyio.create_memory_object_stream[Step](math.inf)
+        request = _Request(decoding, text, send)
+        self._waiting.append(request)
+        self._work.set()
+        try:
+            with receive:
+                async for step in receive:
+                    yield step
+            if not request.complete:
+                self.check()
+        finally:
+            request.leaving = True
+            self._work.set()
+
+    async def score(self, rows: Sequence[ScoreRow]) -> list[Scores]:
+        """Score several sequences; short ones share forward passes."""
+        self._accept(len(self._score_jobs), "calls to score")
+        by_length = sorted(enumerate(rows), key=lambda entry: len(entry[1].tokens))
+        job = _ScoreJob(deque(by_length), [None] * len(rows))
+        self._score_jobs.append(job)
+        self._work.set()
+        try:
+            await job.done.wait()
+        finally:
+            job.cancelled = True
+        self.check()
+        return [scores for scores in job.results if scores is not None]
+
+    def _accept(self, waiting: int, what: str) -> None:
+        self.check()
+        if waiting >= self._max_queue:
+            raise EngineBusy(
+                f"engine queue: {waiting} {what} wait already, expected fewer than {self._max_queue}; "
+                "ask again later, or ask fewer at once"
+            )
+
+    async def run(self) -> None:
+        """Work until cancelled. A failure of the model ends the engine, never the caller's task group."""
+        try:
+            while True:
+                if not (self._waiting or self._active or self._score_jobs):
+                    await self._work.wait()
+                self._work = anyio.Event()
+                await self._turn()
+        except Exception as error:  # noqa: BLE001 - whatever breaks the model, those who wait must be told
+            log.error("engine failed", exc_info=True)
+            self._stop(f"the engine failed ({type(error).__name__}: {error}); restart it")
+        finally:
+            self._stop("the engine was closed")
+
+    async def _turn(self) -> None:
+        leaving = [request for request in self._active.values() if request.leaving]
+        for request in leaving:
+            self._finish(request)
+        joining = []
+        while self._waiting and len(self._active) < self._max_batch:
+            request = self._waiting.popleft()
+            if request.leaving:
+                request.steps.close()
+                continue
+            self._active[request.decoding] = request
+            joining.append(request.decoding)
+        for token in await self._in_thread_turn([request.decoding for request in leaving], joining):
+            self._deliver(token)
+        await self._score_some()
+
+    async def _in_thread_turn(self, leaving: list[Decoding], joining: list[Decoding]) -> list[Token]:
+        if not (leaving or joining or self._active):
+            return []
+
+        def work() -> list[Token]:
+            for decoding in leaving:
+                self._batch.leave(decoding)
+            for decoding in joining:
+                self._batch.join(decoding)
+            return self._batch.turn()
+
+        return await to_thread.run_sync(work, limiter=self._thread)
+
+    def _deliver(self, token: Token) -> None:
+        """Hand a token to who asked for it."""
+        request = self._active[token.decoding]
+        if request.leaving:
+            return
+        last = token.decoding.generated >= token.decoding.sampling.max_tokens
+        text, reason = request.text.push(token.token_id, last=last)
+        request.steps.send_nowait(Step(token.token_id, text, token.logprob, reason))
+        if reason is not None:
+            request.leaving = request.complete = True
+            request.steps.close()
+
+    def _finish(self, request: _Request) -> None:
+        request.steps.close()
+        del self._active[request.decoding]
+
+    async def _score_some(self) -> None:
+        """One forward pass for the oldest call to score."""
+        while self._score_jobs and self._score_jobs[0].cancelled:
+            self._score_jobs.popleft()
+        if not self._score_jobs:
+            return
+        job = self._score_jobs[0]
+        places, rows = zip(*_next_rows(job.left), strict=True)
+        for place, scores in zip(
+            places, await to_thread.run_sync(self._runner.score, rows, limiter=self._thread), strict=True
+        ):
+            job.results[place] = scores
+        if not job.left:
+            job.done.set()
+            self._score_jobs.remove(job)
+
+    def _stop(self, why: str) -> None:
+        """Tell everyone who waits; the first reason stands."""
+        if self._failure is None:
+            self._failure = why
+        for request in (*self._waiting, *self._active.values()):
+            request.steps.close()
+        for job in self._score_jobs:
+            job.done.set()
+        self._waiting.clear()
+        self._active.clear()
+        self._score_jobs.clear()
+
+
+def _next_rows(left: deque[tuple[int, ScoreRow]]) -> list[tuple[int, ScoreRow]]:
+    """Take what fits one forward pass from sequences in order of length; at least one."""
+    taken = [left.popleft()]
+    while left and len(left[0][1].tokens) * (len(taken) + 1) <= FORWARD_TOKENS:
+        taken.append(left.popleft())
+    return taken
+

@@ -1,0 +1,179 @@
+"""The in-process engine: a transformers model in this very process, shared by concurrent requests.
+
+Importing this module imports torch. A process that has to stay small talks to an engine in another one
+(:mod:`targon.engines.client`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+
+import anyio
+import torch
+import transformers
+from anyio import to_thread
+
+from targon.engines.batch import Batch, Decoding
+from targon.engines.chat import ChatTokenizer
+from targon.engines.compiled_sampler import choose_batch
+from targon.engines.default_model import DEFAULT_MODEL_NAME, ensure_default_model
+from targon.engines.errors import TaskRefused
+from targon.engines.model_digest import model_digest
+from targon.engines.model_runner import ModelRunner, ScoreRow
+from targon.engines.port import GenerateTask, ModelIdentity, Scores, ScoreTask, Step
+from targon.engines.scheduler import Scheduler
+from targon.engines.text_stream import TextStream
+from targon.protocol.errors import UnsupportedSampling
+from targon.protocol.messages import ChatMessage
+from targon.protocol.primitives import Digest, TokenId
+from targon.protocol.sampler import check_replayable
+from targon.protocol.text import answer_text
+
+DEFAULT_MODEL = "default"
+"""Names the default model wherever a model folder is asked for."""
+
+
+@asynccontextmanager
+async def open_transformers_engine(
+    model: str | Path = DEFAULT_MODEL,
+    *,
+    name: str | None = None,
+    dtype: str = "float32",
+    variant: str | None = None,
+    threads: int | None = None,
+    max_batch: int = 8,
+    max_queue: int = 64,
+) -> AsyncIterator[TransformersEngine]:
+    """Load a model and serve it until the block ends. Loading takes seconds, and the first time a conversion.
+
+    Args:
+        model: a folder in the Hugging Face layout, or ``"default"``.
+        name: the name that requests use; by default the folder's, or the default model's.
+        dtype: ``float32`` or ``bfloat16``.
+        variant: run less than the model, to try verification (:func:`targon.engines.variants.apply_variant`).
+        threads: how many threads torch may use; a setting of the whole process. None: torch's own choice.
+        max_batch: how many completions are decoded at once.
+        max_queue: how many more may wait; beyond that, tasks raise ``EngineBusy``.
+
+    Raises:
+        EngineUnavailable: if the model is not there or cannot be run.
+        ValueError: if there is no such dtype or variant.
+    """
+
+    def load() -> tuple[ModelRunner, ChatTokenizer, Digest]:
+        if threads is not None:
+            torch.set_num_threads(threads)
+        folder = ensure_default_model() if model == DEFAULT_MODEL else Path(model)
+        digest = model_digest(folder)
+        return ModelRunner(folder, dtype=dtype, variant=variant), ChatTokenizer(folder), digest
+
+    runner, chat, digest = await to_thread.run_sync(load)
+    engine_name = f"transformers {transformers.__version__}"
+    identity = ModelIdentity(
+        name=name or (DEFAULT_MODEL_NAME if model == DEFAULT_MODEL else Path(model).resolve().name),
+        model_digest=digest,
+        dtype=dtype,
+        engine=engine_name if variant is None else f"{engine_name} ({variant})",
+        vocab_size=int(runner.config.vocab_size),
+        context_length=int(runner.config.max_position_embeddings),
+        eos_ids=_eos_ids(runner, chat),
+        dialects=("targon/1", "greedy"),
+        max_batch=max_batch,
+    )
+    engine = TransformersEngine(identity, runner, chat, max_queue)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(engine.run)
+        try:
+            yield engine
+        finally:
+            await engine.aclose()
+
+
+class TransformersEngine:
+    """The engine port over a model in this process; made by :func:`open_transformers_engine`."""
+
+    def __init__(
+        self, identity: ModelIdentity, runner: ModelRunner, chat: ChatTokenizer, max_queue: int
+    ) -> None:
+        self._identity = identity
+        self._chat = chat
+        batch = Batch(runner, choose_batch, identity.max_batch)
+        self._scheduler = Scheduler(runner, batch, max_batch=identity.max_batch, max_queue=max_queue)
+        self._scope = anyio.CancelScope()
+
+    @property
+    def identity(self) -> ModelIdentity:
+        return self._identity
+
+    @property
+    def active(self) -> int:
+        """How many completions are in the batch right now."""
+        return self._scheduler.active
+
+    async def run(self) -> None:
+        """Work until :meth:`aclose`."""
+        with self._scope:
+            await self._scheduler.run()
+
+    async def generate(self, task: GenerateTask) -> AsyncGenerator[Step, None]:
+        try:
+            check_replayable(task.sampling)
+        except UnsupportedSampling as error:
+            raise TaskRefused(str(error)) from error
+        prompt = await self.prompt_token_ids(task.messages)
+        self._check_length(len(prompt), task.sampling.max_tokens, "max_tokens")
+        text = TextStream(self._chat.decode, eos_ids=self._identity.eos_ids, stop=task.sampling.stop)
+        steps = self._scheduler.generate(Decoding(prompt, task.sampling, task.run_key), text)
+        async with aclosing(steps):
+            async for step in steps:
+                yield step
+
+    async def score(self, tasks: Sequence[ScoreTask]) -> list[Scores]:
+        return await self._scheduler.score([await self._score_row(task) for task in tasks]) if tasks else []
+
+    async def prompt_token_ids(self, messages: Sequence[ChatMessage]) -> tuple[TokenId, ...]:
+        return await to_thread.run_sync(self._chat.encode, messages)
+
+    async def text(self, token_ids: Sequence[TokenId], stop: Sequence[str]) -> str:
+        self._check_token_ids(token_ids)
+        return answer_text(token_ids, self._chat.decode, eos_ids=self._identity.eos_ids, stop=stop)
+
+    async def check(self) -> None:
+        self._scheduler.check()
+
+    async def aclose(self) -> None:
+        self._scope.cancel()
+
+    async def _score_row(self, task: ScoreTask) -> ScoreRow:
+        vocabulary = self._identity.vocab_size
+        if not 0 <= task.top_k <= vocabulary:
+            raise TaskRefused(f"top_k: got {task.top_k}, expected 0 (all) to {vocabulary}")
+        if not task.token_ids:
+            raise TaskRefused("token_ids: got none, expected at least one token to score")
+        self._check_token_ids(task.token_ids)
+        prompt = await self.prompt_token_ids(task.messages)
+        self._check_length(len(prompt), len(task.token_ids), "claimed tokens")
+        return ScoreRow((*prompt, *task.token_ids), len(task.token_ids), task.top_k)
+
+    def _check_length(self, prompt: int, more: int, what: str) -> None:
+        limit = self._identity.context_length
+        if prompt + more > limit:
+            raise TaskRefused(
+                f"context length: got {prompt} prompt tokens and {more} {what}, together {prompt + more}, "
+                f"expected at most {limit}"
+            )
+
+    def _check_token_ids(self, token_ids: Sequence[TokenId]) -> None:
+        vocabulary = self._identity.vocab_size
+        unknown = next((id_ for id_ in token_ids if not 0 <= id_ < vocabulary), None)
+        if unknown is not None:
+            raise TaskRefused(f"token id: got {unknown}, expected one from 0 to {vocabulary - 1}")
+
+
+def _eos_ids(runner: ModelRunner, chat: ChatTokenizer) -> tuple[TokenId, ...]:
+    """All end-of-sequence tokens: those of the generation config, and the tokenizer's own."""
+    configured = getattr(runner.generation_config, "eos_token_id", None)
+    ids = set(configured if isinstance(configured, list) else [configured]) | {chat.eos_id}
+    return tuple(sorted(TokenId(id_) for id_ in ids if id_ is not None))
