@@ -1,0 +1,77 @@
+"""Reading a request's body without trusting how much of it comes, or when."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import anyio
+from starlette.types import Receive
+
+from targon.transport.limits import Limits
+from targon.transport.refusals import ClientGone, Code, Refusal
+
+
+async def read_body(receive: Receive, limits: Limits) -> bytes:
+    """The whole body.
+
+    Raises:
+        Refusal: ``body_too_large`` as soon as it is larger than the limit; ``body_too_slow`` if it is not
+            here in time, or, after a grace, comes slower than the least rate.
+        ClientGone: if the client left.
+    """
+    body = bytearray()
+    start = anyio.current_time()
+    end = start + limits.body_timeout_s
+    while True:
+        due = start + limits.body_grace_s + len(body) / limits.min_body_bytes_per_s
+        with anyio.CancelScope(deadline=min(end, due)) as scope:
+            message = await receive()
+        if scope.cancelled_caught:
+            raise Refusal(
+                Code.BODY_TOO_SLOW,
+                "the body came too slowly; send it at once",
+                got=f"{len(body)} bytes in {anyio.current_time() - start:.1f} s",
+                expected=f"at least {limits.min_body_bytes_per_s} bytes/s after {limits.body_grace_s:g} s, "
+                f"and all of it within {limits.body_timeout_s:g} s",
+            )
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        body += message.get("body", b"")
+        if len(body) > limits.max_body_bytes:
+            raise too_large(f"more than {limits.max_body_bytes} bytes", limits.max_body_bytes)
+        if not message.get("more_body", False):
+            return bytes(body)
+
+
+def too_large(got: str, limit: int) -> Refusal:
+    return Refusal(Code.BODY_TOO_LARGE, "the body is too large", got=got, expected=f"at most {limit} bytes")
+
+
+async def while_connected(receive: Receive, work: Callable[[], Awaitable[None]]) -> None:
+    """Do work for a client; cancel it when the client goes away.
+
+    Raises:
+        ClientGone: if the client went away first.
+        Refusal: as ``work`` raised it. Anything else comes out in an exception group.
+    """
+    gone = False
+    refusal: Refusal | None = None
+    async with anyio.create_task_group() as tasks:
+
+        async def watch() -> None:
+            nonlocal gone
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            gone = True
+            tasks.cancel_scope.cancel()
+
+        tasks.start_soon(watch)
+        try:
+            await work()
+        except Refusal as error:
+            refusal = error
+        tasks.cancel_scope.cancel()
+    if refusal is not None:
+        raise refusal
+    if gone:
+        raise ClientGone

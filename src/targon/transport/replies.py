@@ -1,0 +1,69 @@
+"""The two forms of an answer: one JSON value, or a stream of server-sent events."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from starlette.types import Send
+
+from targon.protocol.messages import GenerateResponse, TokenEvent
+from targon.transport.refusals import Refusal
+
+JSON = "application/json"
+EVENT_STREAM = "text/event-stream"
+DONE = "done"
+ERROR = "error"
+
+
+async def send_json(
+    send: Send, status: int, body: bytes, headers: Sequence[tuple[str, str]] = (), *, last: bool = True
+) -> None:
+    """Send a whole answer. ``last=False`` keeps the exchange open although the client has all of it."""
+    await send(
+        {
+            "type": "http.response.start",
+            "status": status,
+            "headers": _encoded(
+                [
+                    ("content-type", JSON),
+                    ("content-length", str(len(body))),
+                    ("cache-control", "no-store"),
+                    *headers,
+                ]
+            ),
+        }
+    )
+    await send({"type": "http.response.body", "body": body, "more_body": not last})
+
+
+class EventStream:
+    """A streamed answer: a token event each, then ``done`` with the signed response, or ``error``.
+
+    The first event starts the answer, so whatever goes wrong before it can still be refused with a status.
+    """
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.started = False
+
+    async def token(self, event: TokenEvent) -> None:
+        await self._event(b"data: " + event.model_dump_json().encode() + b"\n\n")
+
+    async def done(self, response: GenerateResponse) -> None:
+        await self._event(f"event: {DONE}\ndata: ".encode() + response.to_bytes() + b"\n\n", last=True)
+
+    async def error(self, refusal: Refusal) -> None:
+        await self._event(f"event: {ERROR}\ndata: ".encode() + refusal.body() + b"\n\n", last=True)
+
+    async def _event(self, data: bytes, *, last: bool = False) -> None:
+        if not self.started:
+            self.started = True
+            headers = _encoded(
+                [("content-type", EVENT_STREAM), ("cache-control", "no-store"), ("x-accel-buffering", "no")]
+            )
+            await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+        await self._send({"type": "http.response.body", "body": data, "more_body": not last})
+
+
+def _encoded(headers: Sequence[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
