@@ -24,6 +24,7 @@ from targon.transport.errors import (
 from targon.transport.gate import Gate, Handler, Policy, Route, SignedRequest
 from targon.transport.limits import Allowance, Limits
 from targon.transport.nonces import MemoryNonceStore, NonceStore
+from targon.transport.operations import operations_app
 from targon.transport.refusals import STATUS, ClientGone, Code, Refusal
 from targon.transport.replies import EventStream, send_json
 from targon.transport.serving import bind, bound_port, serve
@@ -59,6 +60,7 @@ __all__ = [
     "Unreachable",
     "bind",
     "bound_port",
+    "operations_app",
     "send_json",
     "serve",
     "while_connected",

@@ -54,7 +54,7 @@ async def while_connected(receive: Receive, work: Callable[[], Awaitable[None]])
         ClientGone: if the client went away first.
         Refusal: as ``work`` raised it. Anything else comes out in an exception group.
     """
-    gone = False
+    gone = finished = False
     refusal: Refusal | None = None
     async with anyio.create_task_group() as tasks:
 
@@ -68,10 +68,12 @@ async def while_connected(receive: Receive, work: Callable[[], Awaitable[None]])
         tasks.start_soon(watch)
         try:
             await work()
+            finished = True
         except Refusal as error:
             refusal = error
         tasks.cancel_scope.cancel()
     if refusal is not None:
         raise refusal
-    if gone:
+    # A client that left when it had everything is no client that left.
+    if gone and not finished:
         raise ClientGone

@@ -1,0 +1,60 @@
+"""What an operator may say of a prover. Flags, files and environment are parsed elsewhere."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass, field
+
+from targon.prover.errors import BadSettings
+from targon.transport import Limits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProverSettings:
+    """A prover's settings."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+    port: int = 8091
+    """Port to listen on; 0: any free one."""
+    external_host: str | None = None
+    """The address that is announced on the chain; by default ``host``."""
+    external_port: int | None = None
+    """The port that is announced; by default the one that is listened on."""
+    metrics_port: int | None = None
+    """Port on 127.0.0.1 for ``/metrics`` and ``/healthz``; None: not served; 0: any free one."""
+    max_running: int | None = None
+    """Requests in the engine at once; by default what it decodes at once."""
+    max_queue: int = 64
+    """Requests that wait for the engine, the callers with most stake first."""
+    max_wait_s: float = 60.0
+    """How long a request may wait for the engine before it is refused."""
+    step_timeout_s: float = 60.0
+    """How long the engine may take for one token before it counts as broken."""
+    force_verifier_permit: bool = False
+    """Serve only callers with a validator permit."""
+    allow_non_registered: bool = False
+    """Serve callers without a UID too, after everyone who has stake."""
+    max_chain_age_s: float = 300.0
+    """How old our last sight of the chain may be; older, and callers are refused rather than misjudged."""
+    limits: Limits = field(default_factory=Limits)
+
+    def announced_host(self) -> str:
+        """The address that goes on the chain.
+
+        Raises:
+            BadSettings: if it is no address that others could call.
+        """
+        host = self.external_host or self.host
+        try:
+            address = ipaddress.ip_address(host)
+        except ValueError as error:
+            raise BadSettings(
+                f"the address to announce: got {host!r}, expected an IP address; set --axon.external_ip"
+            ) from error
+        if address.is_unspecified:
+            raise BadSettings(
+                f"{host} listens everywhere, but nobody can call it: say which address to announce with "
+                "--axon.external_ip"
+            )
+        return host
