@@ -1,10 +1,13 @@
 """The errors of the ledger room.
 
-    LedgerError
-    ├── LogUnavailable  the log cannot be opened, read or written
-    ├── HeadMoved       somebody else appended: there must be one writer
-    ├── CorruptLog      a record that is not what its hash says, out of place or missing
-    └── InvalidHistory  records that are whole but cannot follow one another
+LedgerError
+├── LogUnavailable  the log cannot be opened, read or written
+├── HeadMoved       somebody else appended: there must be one writer
+├── CorruptLog      a record that is not what its hash says, out of place or missing
+├── InvalidHistory  records that are whole but cannot follow one another
+├── UnusableSnapshot  a snapshot that this software cannot go on from
+├── UnknownEvent    bytes that are no event of a version this software knows
+└── UnknownProver   a UID or hotkey of which the log says nothing
 """
 
 from __future__ import annotations
@@ -54,3 +57,11 @@ class InvalidHistory(LedgerError):
     def __init__(self, seq: int, message: str) -> None:
         self.seq = seq
         super().__init__(f"record {seq}: {message}")
+
+
+class UnknownProver(LedgerError):
+    """A UID or hotkey of which the log says nothing."""
+
+
+class UnusableSnapshot(LedgerError):
+    """A snapshot that this software cannot go on from; the log can always be folded anew."""

@@ -17,7 +17,7 @@ was asked for. Content never stands here, only its digest.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
@@ -26,7 +26,7 @@ from targon.protocol.messages import MAX_SAFE_INTEGER, Dialect, Message, Receipt
 from targon.protocol.primitives import Block, Hex32, HotkeyField, Interval, Uid
 from targon.protocol.profile import Profile
 
-EVENT_VERSION = 1
+EVENT_VERSION: Final = 1
 
 Outcome = Literal["pass", "fail", "inconclusive"]
 """``fail`` is the prover's fault; ``inconclusive`` is ours or the network's, and counts for nothing."""
@@ -129,7 +129,7 @@ class Verdict(Message):
     """Similarity."""
     reason: _Text
     """One sentence for the prover's operator."""
-    evidence: dict[str, Any] = {}
+    evidence: dict[str, Any] = Field(default_factory=dict)
     """The numbers behind the reason: a small JSON object, whose keys the method documents."""
     replied: bool
     """Whether the prover answered at all, be it with an error."""

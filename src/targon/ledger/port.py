@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -31,8 +32,46 @@ class Head:
     """Where a log ends."""
 
     seq: int
-    """``seq`` of the last record; −1 if there is none."""
+    """``seq`` of the last record; -1 if there is none."""
     hash: Digest
+
+
+EMPTY = Head(-1, GENESIS_HASH)
+"""Where a log without records ends."""
+
+
+def record_hash(seq: int, prev: Digest, event: bytes) -> Digest:
+    """A record's hash: SHA-256 over the RFC 8785 form of ``{"event": …, "prev": …, "seq": …}``.
+
+    Args:
+        event: the event in its canonical form, which is what lets the whole be put together as text.
+    """
+    return Digest(
+        hashlib.sha256(b'{"event":%b,"prev":"%b","seq":%d}' % (event, prev.encode(), seq)).hexdigest()
+    )
+
+
+def chained(events: Sequence[Event], head: Head) -> list[tuple[Record, bytes]]:
+    """The records that events become when they are appended after a head, with each event's canonical bytes.
+
+    Raises:
+        MalformedMessage: if an event has no canonical form (its evidence holds NaN, say).
+    """
+    pairs = []
+    for seq, event in enumerate(events, head.seq + 1):
+        data = event.to_bytes()
+        record = Record(seq, head.hash, record_hash(seq, head.hash, data), event)
+        pairs.append((record, data))
+        head = Head(seq, record.hash)
+    return pairs
+
+
+def chain_records(events: Sequence[Event], head: Head) -> list[Record]:
+    """The records that events become when they are appended after a head. Nothing is written.
+
+    They let a writer fold events before it appends them, so that history that cannot be is never written.
+    """
+    return [record for record, _ in chained(events, head)]
 
 
 @dataclass(frozen=True, slots=True)

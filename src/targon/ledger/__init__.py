@@ -1,0 +1,83 @@
+"""The log and its fold: what happened, in an order that nobody can change, and what follows from it.
+
+The log is an append-only, hash-chained record of events, and the only truth: tiers, scores, counters and
+weights are a pure fold of it (:class:`Standings`), snapshots only save time. This room must never decide
+what happened (verdicts come from `verification`), never talk to a network, and never change or drop a
+record that was acknowledged, other than a last one that is torn.
+"""
+
+from targon.ledger.errors import (
+    CorruptLog,
+    HeadMoved,
+    InvalidHistory,
+    LedgerError,
+    LogUnavailable,
+    UnknownProver,
+)
+from targon.ledger.events import (
+    EVENT_VERSION,
+    Attempt,
+    BlocksSkipped,
+    Event,
+    IntervalClosed,
+    IntervalOpened,
+    LogOpened,
+    ModelEntry,
+    Outcome,
+    ProverJoined,
+    ProverLeft,
+    Purpose,
+    StepClosed,
+    UnknownEvent,
+    Verdict,
+    WeightsNotSet,
+    WeightsSet,
+    parse_event,
+)
+from targon.ledger.fold import Standings, catch_up, replay
+from targon.ledger.port import GENESIS_HASH, Head, Log, Record, Snapshot, chain_records, record_hash
+from targon.ledger.sqlite import SqliteLog
+from targon.ledger.standing import LastVerdict, ProverStanding
+from targon.ledger.story import Entry, explain
+
+__all__ = [
+    "EVENT_VERSION",
+    "GENESIS_HASH",
+    "Attempt",
+    "BlocksSkipped",
+    "CorruptLog",
+    "Entry",
+    "Event",
+    "Head",
+    "HeadMoved",
+    "IntervalClosed",
+    "IntervalOpened",
+    "InvalidHistory",
+    "LastVerdict",
+    "LedgerError",
+    "Log",
+    "LogOpened",
+    "LogUnavailable",
+    "ModelEntry",
+    "Outcome",
+    "ProverJoined",
+    "ProverLeft",
+    "ProverStanding",
+    "Purpose",
+    "Record",
+    "Snapshot",
+    "SqliteLog",
+    "Standings",
+    "StepClosed",
+    "UnknownEvent",
+    "UnknownProver",
+    "Verdict",
+    "WeightsNotSet",
+    "WeightsSet",
+    "catch_up",
+    "chain_records",
+    "explain",
+    "parse_event",
+    "record_hash",
+    "replay",
+]

@@ -1,0 +1,280 @@
+"""What each event does to the standings: one plain function per kind, in the order of a verifier's life.
+
+A record that cannot follow the ones before it is refused as :class:`InvalidHistory`, and changes nothing:
+
+* ``log_opened`` is the first record, and only that.
+* ``prover_joined`` gives a hotkey a free UID, ``prover_left`` takes it back. What it earned stays its own.
+* ``interval_opened`` needs the last interval closed, and a higher number.
+* ``attempt`` needs an open interval, a prover that holds a UID, and a block whose step has not closed.
+* ``verdict`` needs its attempt, once. A pass or fail counts towards rate, total, probation and x; an
+  inconclusive one, and work in a dialect that is not counted, does not.
+* ``step_closed`` needs a verdict for every attempt up to its block. The score of every prover that earned or
+  lost in a block takes one step with the sum.
+* ``interval_closed`` needs every attempt judged, every step closed, and the secret that was committed to.
+  Tiers settle, request counters reset, this interval's median speeds become the next one's measure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from targon.ledger.errors import InvalidHistory
+from targon.ledger.events import (
+    Attempt,
+    BlocksSkipped,
+    IntervalClosed,
+    IntervalOpened,
+    LogOpened,
+    ProverJoined,
+    ProverLeft,
+    StepClosed,
+    Verdict,
+    WeightsNotSet,
+    WeightsSet,
+)
+from targon.ledger.port import Record
+from targon.ledger.standing import LastVerdict, ProverStanding, ProverState, State
+from targon.protocol import draws, rewards, tiers
+from targon.protocol.primitives import Block, Digest
+from targon.protocol.profile import Profile
+
+
+def fold(s: State, record: Record) -> None:
+    """Fold the next record into a state.
+
+    Raises:
+        InvalidHistory: if it cannot follow; nothing has changed then.
+    """
+    if record.seq != s.seq + 1 or record.prev != s.hash:
+        raise InvalidHistory(
+            record.seq,
+            f"it follows {record.prev[:12]}…, expected record {s.seq + 1} following {s.hash[:12]}…",
+        )
+    event = record.event
+    if s.opened is None and type(event) is not LogOpened:
+        raise InvalidHistory(record.seq, f"got {event.kind}, expected log_opened first")
+    _RULES[type(event)](s, record, event)
+    s.seq = record.seq
+    s.hash = record.hash
+
+
+def _log_opened(s: State, record: Record, event: LogOpened) -> None:
+    if s.opened is not None:
+        raise InvalidHistory(record.seq, "got a second log_opened, expected one per log")
+    s.opened = event
+
+
+def _prover_joined(s: State, record: Record, event: ProverJoined) -> None:
+    holder = s.uids.get(event.uid)
+    if holder is not None:
+        raise InvalidHistory(
+            record.seq, f"{event.hotkey} joins as UID {event.uid}, which {holder} still holds"
+        )
+    state = s.provers.get(event.hotkey)
+    if state is None:
+        state = s.provers[event.hotkey] = ProverState(event.hotkey, event.uid, event.uid)
+    elif state.uid is not None:
+        raise InvalidHistory(
+            record.seq, f"{event.hotkey} joins as UID {event.uid} while it still holds UID {state.uid}"
+        )
+    state.uid = state.last_uid = event.uid
+    s.uids[event.uid] = event.hotkey
+    _reach(s, event.block)
+
+
+def _prover_left(s: State, record: Record, event: ProverLeft) -> None:
+    if s.uids.get(event.uid) != event.hotkey:
+        raise InvalidHistory(record.seq, f"{event.hotkey} leaves UID {event.uid}, which it does not hold")
+    del s.uids[event.uid]
+    s.provers[event.hotkey].uid = None
+    _reach(s, event.block)
+
+
+def _interval_opened(s: State, record: Record, event: IntervalOpened) -> None:
+    if s.interval is not None:
+        raise InvalidHistory(
+            record.seq, f"interval {event.interval} opens while interval {s.interval} is open"
+        )
+    if s.last_interval is not None and event.interval <= s.last_interval:
+        raise InvalidHistory(
+            record.seq, f"interval {event.interval} opens after interval {s.last_interval} was closed"
+        )
+    s.interval = s.last_interval = event.interval
+    s.interval_head = record.hash
+    s.commitment = Digest(event.commitment)
+    _reach(s, event.block)
+
+
+def _attempt(s: State, record: Record, event: Attempt) -> None:
+    state = s.provers.get(event.prover)
+    block = event.block
+    if s.interval is None:
+        raise InvalidHistory(record.seq, "got an attempt between two intervals, expected one to be open")
+    if state is None or state.uid is None:
+        raise InvalidHistory(record.seq, f"got an attempt of {event.prover}, which holds no UID")
+    if block <= s.last_step:
+        raise InvalidHistory(
+            record.seq, f"got an attempt in block {block}, but the step of block {s.last_step} has closed"
+        )
+    state.sent += 1
+    s.open_attempts[record.seq] = event
+    if block not in s.earned:
+        s.earned[block] = {}
+        _reach(s, block)
+
+
+def _verdict(s: State, record: Record, event: Verdict) -> None:
+    attempt = s.open_attempts.get(event.attempt)
+    if attempt is None:
+        raise InvalidHistory(
+            record.seq,
+            f"got a verdict on attempt {event.attempt}, which is not open: none, or judged already",
+        )
+    outcome = event.outcome
+    if outcome == "pass" and not event.replied:
+        raise InvalidHistory(record.seq, f"attempt {event.attempt} passed without a reply")
+    del s.open_attempts[event.attempt]
+    state = s.provers[attempt.prover]
+    state.last_verdict = LastVerdict(record.seq, outcome, event.method, event.reason)
+    if attempt.dialect not in rewards.COUNTED_DIALECTS:
+        return
+    x = worth(s, attempt, event)
+    if x is None:
+        state.inconclusive += 1
+        return
+    state.attempts += 1
+    state.replies += event.replied
+    if outcome == "pass":
+        state.successes += 1
+        state.total_successes += 1
+        state.verified_tokens += event.tokens
+        if event.tokens_per_s is not None:
+            s.speeds.setdefault(attempt.model, []).append(event.tokens_per_s)
+    s.earned[attempt.block].setdefault(attempt.prover, []).append(x)
+
+
+def _step_closed(s: State, record: Record, event: StepClosed) -> None:
+    if event.block <= s.last_step:
+        raise InvalidHistory(
+            record.seq, f"the step of block {event.block} closes after that of {s.last_step}"
+        )
+    for number, attempt in s.open_attempts.items():
+        if attempt.block <= event.block:
+            raise InvalidHistory(
+                record.seq, f"the step of block {event.block} closes, but attempt {number} has no verdict"
+            )
+    alpha = _profile(s).ema_alpha
+    for block in sorted(block for block in s.earned if block <= event.block):
+        for hotkey, earned in s.earned.pop(block).items():
+            state = s.provers[hotkey]
+            state.score = rewards.score_step(state.score, earned, alpha)
+    s.last_step = event.block
+    _reach(s, event.block)
+
+
+def _interval_closed(s: State, record: Record, event: IntervalClosed) -> None:
+    if event.interval != s.interval:
+        raise InvalidHistory(
+            record.seq,
+            f"interval {event.interval} closes, but "
+            + ("none is open" if s.interval is None else f"interval {s.interval} is open"),
+        )
+    if s.open_attempts:
+        raise InvalidHistory(
+            record.seq, f"interval {event.interval} closes, but attempt {min(s.open_attempts)} has no verdict"
+        )
+    if s.earned:
+        raise InvalidHistory(
+            record.seq, f"interval {event.interval} closes, but the step of block {min(s.earned)} has not"
+        )
+    if draws.commitment(bytes.fromhex(event.secret)) != s.commitment:
+        raise InvalidHistory(
+            record.seq, f"the secret of interval {event.interval} is not the one that was committed to"
+        )
+    for state in s.provers.values():
+        state.sent = 0
+        if state.attempts or state.inconclusive:
+            _settle(state, _profile(s))
+    medians = {model: rewards.median_speed(speeds) for model, speeds in s.speeds.items()}
+    s.medians = {model: median for model, median in medians.items() if median is not None}
+    s.speeds = {}
+    s.interval = None
+    _reach(s, event.block)
+
+
+def _blocks_skipped(s: State, record: Record, event: BlocksSkipped) -> None:
+    if event.last < event.first:
+        raise InvalidHistory(
+            record.seq, f"got blocks {event.first} to {event.last} skipped, expected first <= last"
+        )
+    s.blocks_skipped += event.last - event.first + 1
+    _reach(s, event.last)
+
+
+def _weights_set(s: State, _record: Record, event: WeightsSet) -> None:
+    s.weights = dict(event.weights)
+    s.weights_block = event.block
+    s.weights_refusal = None
+
+
+def _weights_not_set(s: State, _record: Record, event: WeightsNotSet) -> None:
+    s.weights_refusal = event.reason
+    _reach(s, event.block)
+
+
+def _reach(s: State, block: Block) -> None:
+    s.block = max(s.block, block)
+
+
+def _profile(s: State) -> Profile:
+    assert s.opened is not None  # fold() lets nothing come before log_opened
+    return s.opened.profile
+
+
+_RULES: dict[type, Callable[[State, Record, Any], None]] = {
+    LogOpened: _log_opened,
+    ProverJoined: _prover_joined,
+    ProverLeft: _prover_left,
+    IntervalOpened: _interval_opened,
+    IntervalClosed: _interval_closed,
+    Attempt: _attempt,
+    Verdict: _verdict,
+    StepClosed: _step_closed,
+    BlocksSkipped: _blocks_skipped,
+    WeightsSet: _weights_set,
+    WeightsNotSet: _weights_not_set,
+}
+
+
+def worth(s: State, attempt: Attempt, verdict: Verdict) -> float | None:
+    """x: what a verdict on an attempt earns in a state; None if it counts for nothing."""
+    if verdict.outcome == "inconclusive" or attempt.dialect not in rewards.COUNTED_DIALECTS:
+        return None
+    if verdict.outcome == "fail":
+        return rewards.failed(attempt.purpose)
+    factor = tiers.TIERS[s.provers[attempt.prover].tier].reward_factor
+    return rewards.served(factor, verdict.tokens_per_s, s.medians.get(attempt.model))
+
+
+def settled(standing: ProverStanding | ProverState, profile: Profile) -> tuple[tiers.Record, tiers.Move]:
+    """What an interval's end makes of a prover's tier, and why."""
+    record = tiers.Record(
+        tier=standing.tier,
+        attempts=standing.attempts,
+        successes=standing.successes,
+        replies=standing.replies,
+        inconclusive=standing.inconclusive,
+        total_successes=standing.total_successes,
+        fallen_from=standing.fallen_from,
+    )
+    return tiers.settle(record, profile)
+
+
+def _settle(state: ProverState, profile: Profile) -> None:
+    after, _ = settled(state, profile)
+    if after.attempts < state.attempts:
+        state.settled_attempts, state.settled_successes = state.attempts, state.successes
+    state.tier, state.fallen_from = after.tier, after.fallen_from
+    state.attempts, state.successes = after.attempts, after.successes
+    state.replies, state.inconclusive = after.replies, after.inconclusive

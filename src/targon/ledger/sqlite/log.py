@@ -1,0 +1,94 @@
+"""The log port over an SQLite file. The file's blocking calls run in a worker thread, one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Sequence
+from pathlib import Path
+from typing import Final, TypeVar
+
+import anyio
+import anyio.to_thread
+
+from targon.ledger.errors import LogUnavailable
+from targon.ledger.events import Event
+from targon.ledger.port import Head, Record, Snapshot
+from targon.ledger.sqlite.file import LogFile
+
+_BATCH: Final = 256
+"""Records read, checked and parsed in one visit to the worker thread."""
+
+T = TypeVar("T")
+
+
+class SqliteLog:
+    """A log in one SQLite file; open it with :meth:`open`, and close it with :meth:`aclose`."""
+
+    def __init__(self, file: LogFile, limiter: anyio.CapacityLimiter) -> None:
+        self._file: LogFile | None = file
+        self._limiter = limiter
+
+    @classmethod
+    async def open(cls, path: Path, *, read_only: bool = False) -> SqliteLog:
+        """Open a log; for writing, create it where there is none and repair a torn last record.
+
+        There is one writer at a time, and any number of readers beside it.
+
+        Raises:
+            LogUnavailable: if the file is no log, another process is writing to it, or there is none to read.
+            CorruptLog: naming the first wrong record since the newest snapshot.
+        """
+        limiter = anyio.CapacityLimiter(1)
+        opener = LogFile.open_read_only if read_only else LogFile.create_or_open
+        return cls(await anyio.to_thread.run_sync(opener, path, limiter=limiter), limiter)
+
+    async def head(self) -> Head:
+        return await self._visit(LogFile.head)
+
+    async def append(self, events: Sequence[Event], *, expected: Head) -> list[Record]:
+        """Append events after ``expected``; all of them or none. Returns once they are on disk.
+
+        Raises:
+            HeadMoved: if the log does not end at ``expected``.
+            LogUnavailable: if it cannot be written.
+            MalformedMessage: if an event has no canonical form.
+        """
+        if not events:
+            return []
+        return await self._visit(lambda file: file.append(events, expected))
+
+    async def read(self, start: int = 0, stop: int | None = None) -> AsyncGenerator[Record, None]:
+        """Records with ``start <= seq < stop``, in order, each checked against its hash and predecessor.
+
+        Raises:
+            CorruptLog: naming the first record that is not what its hash says, or is missing.
+        """
+        while True:
+            at = start
+            records = await self._visit(lambda file: file.read(at, stop, _BATCH))  # noqa: B023 - run at once
+            for record in records:
+                yield record
+            if len(records) < _BATCH:
+                return
+            start = records[-1].seq + 1
+
+    async def save_snapshot(self, snapshot: Snapshot) -> None:
+        """Keep a snapshot; the newest few are kept.
+
+        Raises:
+            InvalidHistory: if its head is not in this log.
+        """
+        await self._visit(lambda file: file.save_snapshot(snapshot))
+
+    async def latest_snapshot(self) -> Snapshot | None:
+        return await self._visit(LogFile.latest_snapshot)
+
+    async def aclose(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(file.close, limiter=self._limiter)
+
+    async def _visit(self, visit: Callable[[LogFile], T]) -> T:
+        if self._file is None:
+            raise LogUnavailable("the log was closed, expected it to be open")
+        return await anyio.to_thread.run_sync(visit, self._file, limiter=self._limiter)

@@ -1,0 +1,154 @@
+"""Why a prover stands where it stands: its history in words, from the log and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from targon.ledger import rules
+from targon.ledger.errors import UnknownProver
+from targon.ledger.events import (
+    Attempt,
+    IntervalClosed,
+    ProverJoined,
+    ProverLeft,
+    StepClosed,
+    Verdict,
+    WeightsSet,
+)
+from targon.ledger.fold import Standings, replay
+from targon.ledger.port import Log, Record
+from targon.ledger.standing import ProverStanding
+from targon.protocol.primitives import Block, Hotkey, Uid
+from targon.protocol.weights import MAX_WEIGHT
+
+EntryKind = Literal["joined", "left", "verdict", "score", "tier", "weight"]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One thing that moved, or could have moved, a prover's standing."""
+
+    seq: int
+    """The record in which it stands."""
+    block: Block
+    kind: EntryKind
+    text: str
+    """One line, for people."""
+
+
+async def explain(log: Log, who: Uid | Hotkey) -> list[Entry]:
+    """The history of one prover, oldest first.
+
+    Args:
+        who: a UID (of the hotkey that holds it now, else of the last one that held it) or a hotkey.
+
+    Raises:
+        UnknownProver: if the log says nothing of it.
+    """
+    hotkey = _identify(await replay(log), who)
+    standings = Standings()
+    entries: list[Entry] = []
+    async for record in log.read():
+        before = standings.prover(hotkey) if _may_concern(record) else None
+        attempt = _judged(standings, record)
+        standings.apply(record)
+        if _may_concern(record):
+            entries += _tell(record, attempt, before, standings, hotkey)
+    return entries
+
+
+def _identify(standings: Standings, who: Uid | Hotkey) -> Hotkey:
+    if isinstance(who, str):
+        if standings.prover(who) is None:
+            raise UnknownProver(f"got hotkey {who}, expected one that held a UID in this log")
+        return who
+    holder = standings.holder(who)
+    if holder is not None:
+        return holder.hotkey
+    former = [prover.hotkey for prover in standings.provers() if prover.last_uid == who]
+    if not former:
+        uids = ", ".join(str(prover.uid) for prover in standings.provers() if prover.uid is not None)
+        raise UnknownProver(
+            f"got UID {who}, expected one that a prover holds or held: {uids or 'there is none'}"
+        )
+    return former[-1]
+
+
+_CONCERNING = (ProverJoined, ProverLeft, Verdict, StepClosed, IntervalClosed, WeightsSet)
+
+
+def _may_concern(record: Record) -> bool:
+    return isinstance(record.event, _CONCERNING)
+
+
+def _judged(standings: Standings, record: Record) -> Attempt | None:
+    """The attempt that a verdict is on, while it is still open."""
+    event = record.event
+    return standings.open_attempts.get(event.attempt) if isinstance(event, Verdict) else None
+
+
+def _tell(
+    record: Record,
+    attempt: Attempt | None,
+    before: ProverStanding | None,
+    standings: Standings,
+    hotkey: Hotkey,
+) -> list[Entry]:
+    """What one record, just folded in, means for a prover."""
+    event = record.event
+    after = standings.prover(hotkey)
+    if after is None:
+        return []
+    told: tuple[EntryKind, str] | None = None
+    if isinstance(event, ProverJoined | ProverLeft):
+        if event.hotkey == hotkey:
+            told = _told_of_seat(event, before)
+    elif isinstance(event, Verdict):
+        if attempt is not None and attempt.prover == hotkey:
+            told = "verdict", _verdict_in_words(attempt, event, standings.worth(attempt, event))
+    elif before is not None and isinstance(event, StepClosed):
+        if before.score != after.score:
+            told = (
+                "score",
+                f"score {before.score:.4f} → {after.score:.4f} after the work of block {event.block}",
+            )
+    elif before is not None and isinstance(event, IntervalClosed):
+        told = "tier", _tier_in_words(event, before, standings)
+    elif isinstance(event, WeightsSet):
+        told = _told_of_weight(event, after)
+    if told is None:
+        return []
+    block = attempt.block if attempt is not None else getattr(event, "block", standings.block)
+    return [Entry(record.seq, block, *told)]
+
+
+def _told_of_seat(event: ProverJoined | ProverLeft, before: ProverStanding | None) -> tuple[EntryKind, str]:
+    if isinstance(event, ProverLeft):
+        return "left", f"left UID {event.uid}; it keeps its standing"
+    if before is None:
+        return "joined", f"joined as UID {event.uid}, a new hotkey"
+    return (
+        "joined",
+        f"came back as UID {event.uid} with what it had: {before.tier.label}, score {before.score:.4f}",
+    )
+
+
+def _verdict_in_words(attempt: Attempt, verdict: Verdict, x: float | None) -> str:
+    outcome = {"pass": "passed", "fail": "failed", "inconclusive": "inconclusive"}[verdict.outcome]
+    worth = f"earns {x:+.3f}" if x is not None else "counts for nothing"
+    return f"{attempt.purpose} {outcome} ({verdict.method}): {verdict.reason}; {worth}"
+
+
+def _tier_in_words(event: IntervalClosed, before: ProverStanding, standings: Standings) -> str:
+    _, move = rules.settled(before, standings.profile)
+    change = f"{move.before.label} → {move.after.label}" if move.before != move.after else move.after.label
+    return f"interval {event.interval}: {move.kind}, {change}: {move.why}"
+
+
+def _told_of_weight(event: WeightsSet, after: ProverStanding) -> tuple[EntryKind, str] | None:
+    if after.uid is None:
+        return None
+    weight = dict(event.weights).get(after.uid, 0)
+    why = "" if weight else ": on probation" if after.on_probation else f": score {after.score:.4f}"
+    return "weight", f"weight {weight} of {MAX_WEIGHT}{why}"
