@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, NewType
+from typing import Annotated, Final, NewType
 
 from pydantic import AfterValidator, Field
 
-SPEC_VERSION = 1
+SPEC_VERSION: Final = 1
 """Version of the rules in this room. Any change to what a node computes changes it."""
 
 Block = NewType("Block", int)
