@@ -24,7 +24,7 @@ REGISTRY = re.compile(
         ]
     )
 )
-SOMEBODY_S_PATH = re.compile(r"(?<![\w.$}~-])/(?:root|home|Users|tmp|work)/\w")
+SOMEBODY_S_PATH = re.compile(r"(?<![\w.$}~/-])/(?:root|home|Users|tmp|work)/\w")
 
 
 def tracked() -> list[Path]:
@@ -59,8 +59,10 @@ def test_no_file_of_code_is_so_long_that_it_is_two() -> None:
 
 
 def test_nothing_is_left_to_be_done() -> None:
-    unfinished = re.compile(r"\b(?:TO" + r"DO|FIX" + r"ME|XX" + r"X)\b|NotImpl" + r"ementedError")
+    unfinished = re.compile(r"\b(?:TO" + r"DO|FIX" + r"ME|XX" + r"X)\b")
     assert lines_with(unfinished, [path for path in tracked() if path.suffix == ".py"]) == []
+    stub = re.compile("NotImplementedError")
+    assert lines_with(stub, [path for path in tracked() if ROOT / "src" in path.parents]) == []
 
 
 def test_no_test_is_skipped() -> None:
