@@ -18,7 +18,7 @@ import anyio.to_thread
 
 from targon.chain import rules, state
 from targon.chain.calls import Action, ServeAxon, SetWeights, SignedCall, check_call, sign_call
-from targon.chain.errors import ChainError, ChainUnavailable, StaleNonce, UnknownBlock
+from targon.chain.errors import ChainError, ChainUnavailable, UnknownBlock
 from targon.chain.port import Axon, Metagraph, SubnetInfo
 from targon.chain.store import ChainSettings, Store
 from targon.protocol.errors import MalformedMessage
@@ -35,9 +35,6 @@ DEADLINE_S = 15.0
 
 THREADS = 4
 """How many calls of one instance may be under way; SQLite serves them one at a time."""
-
-NONCE_TRIES = 5
-"""How often a call is signed anew where another process with the same hotkey was faster."""
 
 MAX_STAKE_TAO = 21_000_000
 
@@ -156,7 +153,9 @@ class EmbeddedChain:
             StaleNonce: if it was taken before, or another one should come first.
             And as :meth:`set_weights` and :meth:`serve_axon` do.
         """
-        return await self._in_thread(lambda: self._submit(signed))
+        return await self._in_thread(
+            lambda: self._write(lambda connection, block: self._apply(connection, block, signed))
+        )
 
     async def nonce(self, hotkey: Hotkey) -> int:
         """The nonce that a hotkey's next call must carry."""
@@ -223,33 +222,25 @@ class EmbeddedChain:
         return self._write(lambda connection, block: state.metagraph(connection, self._settings, block))
 
     def _sign_and_submit(self, signer: Signer, action: Action) -> Block:
+        """Sign within the transaction that applies the call: its nonce is then nobody else's."""
         hotkey = Hotkey(signer.ss58_address)
-        tries = 0
-        while True:
-            tries += 1
-            nonce = self._store.read(lambda connection: state.nonce_of(connection, hotkey))
-            signed = sign_call(
-                signer, action, genesis=self._genesis, netuid=self._settings.netuid, nonce=nonce
-            )
-            try:
-                return self._submit(signed)
-            except StaleNonce:
-                if tries == NONCE_TRIES:
-                    raise
-
-    def _submit(self, signed: SignedCall) -> Block:
-        check_call(signed, genesis=self._genesis, netuid=self._settings.netuid)
-        hotkey = signed.call.hotkey
-        how = (
-            f"python -c \"from targon.chain import EmbeddedChain; EmbeddedChain.open('{self.path}')"
-            f".register('{hotkey}')\""
-        )
+        netuid = self._settings.netuid
 
         def work(connection: sqlite3.Connection, block: Block) -> Block:
-            state.apply(connection, self._settings, block, signed, how)
-            return block
+            nonce = state.nonce_of(connection, hotkey)
+            signed = sign_call(signer, action, genesis=self._genesis, netuid=netuid, nonce=nonce)
+            return self._apply(connection, block, signed)
 
         return self._write(work)
+
+    def _apply(self, connection: sqlite3.Connection, block: Block, signed: SignedCall) -> Block:
+        check_call(signed, genesis=self._genesis, netuid=self._settings.netuid)
+        how_to_register = (
+            f"python -c \"from targon.chain import EmbeddedChain; EmbeddedChain.open('{self.path}')"
+            f".register('{signed.call.hotkey}')\""
+        )
+        state.apply(connection, self._settings, block, signed, how_to_register)
+        return block
 
     def _write(self, work: Callable[[sqlite3.Connection, Block], T]) -> T:
         """Settle what is due, then do the work, in one transaction."""

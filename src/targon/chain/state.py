@@ -19,6 +19,9 @@ from targon.protocol.primitives import Block, Hotkey, Uid
 
 RAO_PER_TAO = 1_000_000_000
 
+EMISSION_DECIMALS = 9
+"""To a rao of each TAO paid out: neurons that earned alike must compare equal when one is to be replaced."""
+
 
 def head(connection: sqlite3.Connection) -> tuple[Block, int]:
     """The greatest block in which anything was written, and the last epoch that was computed."""
@@ -274,7 +277,7 @@ def _store(connection: sqlite3.Connection, result: yuma.Epoch) -> None:
     connection.executemany(
         "UPDATE neuron SET permit = ?, incentive = ?, dividends = ?, emission = ? WHERE uid = ?",
         [
-            (int(permit), float(incentive), float(dividends), float(emission), uid)
+            (int(permit), float(incentive), float(dividends), round(float(emission), EMISSION_DECIMALS), uid)
             for uid, (permit, incentive, dividends, emission) in enumerate(
                 zip(result.permits, result.incentive, result.dividends, result.emission, strict=True)
             )

@@ -216,9 +216,10 @@ def _read_identity(path: Path, connection: sqlite3.Connection) -> Identity:
         raise ChainUnavailable(
             f"chain {path}: the file is damaged ({verdict}); restore it or create a new chain"
         )
-    chain_id, genesis_time, settings = connection.execute(
-        "SELECT chain_id, genesis_time, settings FROM chain"
-    ).fetchone()
+    row = connection.execute("SELECT chain_id, genesis_time, settings FROM chain").fetchone()
+    if row is None:
+        raise ChainUnavailable(f"chain {path}: the file is damaged (it names no chain); create a new chain")
+    chain_id, genesis_time, settings = row
     try:
         return Identity(chain_id, genesis_time, ChainSettings.from_bytes(settings))
     except MalformedMessage as error:
