@@ -8,7 +8,17 @@ random number.
 from __future__ import annotations
 
 from targon.verification.exact import GroundTruth, compare
+from targon.verification.judge import generate_ground_truth, judge
 from targon.verification.structure import check_structure
 from targon.verification.verdict import Verdict, failed, inconclusive
 
-__all__ = ["GroundTruth", "Verdict", "check_structure", "compare", "failed", "inconclusive"]
+__all__ = [
+    "GroundTruth",
+    "Verdict",
+    "check_structure",
+    "compare",
+    "failed",
+    "generate_ground_truth",
+    "inconclusive",
+    "judge",
+]

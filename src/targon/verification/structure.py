@@ -6,38 +6,36 @@ It needs no model. In the order in which they are checked:
 2. there is at least one token, and no more than were asked for;
 3. every token id lies in the vocabulary;
 4. an end-of-sequence token stands at the end or nowhere, and the finish reason says the same;
-5. a stop string ended the answer if and only if the text holds one, and the last token completed it;
-6. log-probabilities, where given, are one per token, finite and not positive.
+5. log-probabilities, where given, are one per token, finite and not positive;
+6. a stop string ended the answer if and only if the text holds one, and the last token completed it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 
-from targon.engines import ModelIdentity
+from targon.engines import Engine, ModelIdentity
 from targon.protocol import receipts
 from targon.protocol.errors import ProtocolError
 from targon.protocol.messages import Completion, GenerateRequest, GenerateResponse
-from targon.protocol.primitives import TokenId
 from targon.protocol.text import stop_position
 from targon.verification.verdict import Verdict, failed
 
 METHOD = "structure"
 
-TextOf = Callable[[Sequence[TokenId]], str]
-"""The whole text of token ids, nothing cut at stop strings."""
 
-
-def check_structure(
-    request: GenerateRequest, response: GenerateResponse, identity: ModelIdentity, text_of: TextOf
+async def check_structure(
+    request: GenerateRequest, response: GenerateResponse, engine: Engine
 ) -> Verdict | None:
     """The failure that an answer's form shows, or None if its form is right.
 
     Args:
-        identity: the model that was asked for, as the reference engine has it.
+        engine: the reference engine, for its vocabulary and its tokenizer; the model isn't run.
+
+    Raises:
+        EngineUnavailable: if the tokenizer was needed and couldn't be asked.
     """
-    completion = response.completion
+    completion, identity = response.completion, engine.identity
     try:
         receipts.check(response.receipt, request, completion)
     except ProtocolError as error:
@@ -47,8 +45,8 @@ def check_structure(
     return (
         _check_tokens(request, completion, identity)
         or _check_ending(request, completion, identity)
-        or _check_stop_strings(request, completion, text_of)
         or _check_logprobs(completion)
+        or await _check_stop_strings(request, completion, engine)
     )
 
 
@@ -89,17 +87,19 @@ def _check_ending(
     return None
 
 
-def _check_stop_strings(
-    request: GenerateRequest, completion: Completion, text_of: TextOf
+async def _check_stop_strings(
+    request: GenerateRequest, completion: Completion, engine: Engine
 ) -> Verdict | None:
     stop, ids = request.sampling.stop, completion.token_ids
     claimed = completion.finish_reason == "stop_string"
     if not stop:
-        return failed(METHOD, "got finish reason 'stop_string', but no stop string was set") if claimed else None
-    if stop_position(text_of(ids[:-1]), stop) is not None:
+        return (
+            failed(METHOD, "got finish reason 'stop_string', but no stop string was set") if claimed else None
+        )
+    if stop_position(await engine.text(ids[:-1], ()), stop) is not None:
         return failed(METHOD, "the answer runs on after one of the stop strings")
     # An answer that ends in an end-of-sequence token had no stop string before it: checked just above.
-    found = completion.finish_reason != "stop" and stop_position(text_of(ids), stop) is not None
+    found = completion.finish_reason != "stop" and stop_position(await engine.text(ids, ()), stop) is not None
     if found != claimed:
         what = "holds" if found else "doesn't hold"
         return failed(
@@ -113,8 +113,6 @@ def _check_logprobs(completion: Completion) -> Verdict | None:
     if logprobs is None:
         return None
     if len(logprobs) != len(completion.token_ids):
-        return failed(
-            METHOD, f"got {len(logprobs)} log-probabilities for {len(completion.token_ids)} tokens"
-        )
+        return failed(METHOD, f"got {len(logprobs)} log-probabilities for {len(completion.token_ids)} tokens")
     bad = next((value for value in logprobs if not (math.isfinite(value) and value <= 0.0)), None)
     return None if bad is None else failed(METHOD, f"got log-probability {bad}, expected a finite value ≤ 0")

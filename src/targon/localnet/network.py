@@ -1,0 +1,230 @@
+"""A whole network on one machine: a chain, verifiers and provers, each a process, over real HTTP on loopback."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+from bittensor.keyfiles import Keypair
+from bittensor.wallet import Wallet
+
+from targon.chain import Axon, ChainSettings, EmbeddedChain
+from targon.localnet.cast import ENGINES, EngineName, Player, cast
+from targon.localnet.processes import Running, free_ports, running
+from targon.localnet.settings import Settings
+from targon.protocol.primitives import Hotkey, Uid
+
+MARKER = "targon-localnet"
+"""A file that marks a folder as a local network's: only such a folder is ever cleared."""
+
+VERIFIER_STAKE = 10_000.0
+"""TAO; above --neuron.vpermit_tao_limit, so that no verifier is taken for a prover."""
+
+
+class FolderInUse(Exception):
+    """The folder holds something that is not a local network."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """A prover of the network and where it sits."""
+
+    player: Player
+    uid: Uid
+    hotkey: Hotkey
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A network that is running."""
+
+    settings: Settings
+    chain: EmbeddedChain
+    seats: tuple[Seat, ...]
+    verifiers: tuple[Hotkey, ...]
+    processes: tuple[Running, ...]
+
+    def log_path(self, verifier: int = 0) -> Path:
+        return data_folder(self.settings, verifier) / "log.sqlite"
+
+    def check(self) -> None:
+        """Raise if any process has ended.
+
+        Raises:
+            ProcessDied: naming it, with the end of its output.
+        """
+        for process in self.processes:
+            process.check()
+
+
+def chain_path(settings: Settings) -> Path:
+    return settings.path / "chain.sqlite"
+
+
+def data_folder(settings: Settings, verifier: int) -> Path:
+    return settings.path / f"verifier-{verifier + 1}"
+
+
+def clear(path: Path) -> None:
+    """Make the folder empty and ours.
+
+    Raises:
+        FolderInUse: if it holds anything that a local network did not leave there.
+    """
+    if path.exists() and any(path.iterdir()):
+        if not (path / MARKER).is_file():
+            raise FolderInUse(
+                f"{path} is not empty and no local network's: give an empty folder, or a new one, as --path"
+            )
+        shutil.rmtree(path)
+    path.mkdir(parents=True, exist_ok=True)
+    (path / MARKER).write_text(
+        "This folder belongs to 'targon localnet', which clears it at its next start.\n"
+    )
+
+
+@asynccontextmanager
+async def open_network(settings: Settings) -> AsyncGenerator[Network, None]:
+    """Start everything; stop everything when the block ends.
+
+    Raises:
+        FolderInUse: if the folder is somebody else's.
+    """
+    await anyio.to_thread.run_sync(clear, settings.path)
+    players = cast(settings.honest, settings.bf16, settings.cheats)
+    chain = await anyio.to_thread.run_sync(_create_chain, settings, len(players))
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(chain.aclose)
+        verifiers = await anyio.to_thread.run_sync(_enrol_verifiers, settings, chain)
+        seats = await _seat_players(settings, chain, players)
+        processes = []
+        # A socket's path may have 100 characters at most; that of the network's own folder may be longer.
+        sockets = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="targon-")))
+        for name, module, arguments in _commands(settings, seats, sockets):
+            processes.append(
+                await stack.enter_async_context(
+                    running(name, module, arguments, settings.path, {"OMP_NUM_THREADS": "1"})
+                )
+            )
+        yield Network(settings, chain, seats, verifiers, tuple(processes))
+
+
+def _create_chain(settings: Settings, provers: int) -> EmbeddedChain:
+    return EmbeddedChain.create(
+        chain_path(settings),
+        ChainSettings(
+            netuid=settings.netuid,
+            block_seconds=settings.block_seconds,
+            tempo=settings.tempo,
+            max_uids=provers + settings.verifiers,
+            weights_rate_limit=1,
+        ),
+    )
+
+
+def _enrol_verifiers(settings: Settings, chain: EmbeddedChain) -> tuple[Hotkey, ...]:
+    hotkeys = []
+    for number in range(settings.verifiers):
+        keypair = _make_key(settings, f"verifier-{number + 1}")
+        chain.register(keypair)
+        chain.add_stake(Hotkey(keypair.ss58_address), VERIFIER_STAKE)
+        hotkeys.append(Hotkey(keypair.ss58_address))
+    return tuple(hotkeys)
+
+
+async def _seat_players(
+    settings: Settings, chain: EmbeddedChain, players: tuple[Player, ...]
+) -> tuple[Seat, ...]:
+    seats = []
+    for player, port in zip(players, free_ports(len(players)), strict=True):
+        keypair = await anyio.to_thread.run_sync(_make_key, settings, player.name)
+        uid = await anyio.to_thread.run_sync(chain.register, keypair)
+        if player.engine is None:
+            await chain.serve_axon(keypair, Axon("127.0.0.1", port))
+        seats.append(Seat(player, uid, Hotkey(keypair.ss58_address), port))
+    return tuple(seats)
+
+
+def _make_key(settings: Settings, name: str) -> Keypair:
+    wallet = Wallet(name=name, hotkey="default", path=str(settings.path / "wallets"))
+    wallet.create_new_hotkey(use_password=False, suppress=True)
+    return wallet.hotkey
+
+
+def _commands(settings: Settings, seats: tuple[Seat, ...], sockets: Path) -> list[tuple[str, str, list[str]]]:
+    """(name, module, arguments) of every process: engines first, since they take longest to be ready."""
+    engines = sorted({seat.player.engine for seat in seats if seat.player.engine is not None})
+    commands = [_engine("reference", "fp32", sockets)]
+    commands += [_engine(name, name, sockets) for name in engines]
+    commands += [_prover(settings, seat, sockets) for seat in seats if seat.player.engine is not None]
+    commands += [_verifier(settings, number, sockets) for number in range(settings.verifiers)]
+    return commands
+
+
+def _socket(sockets: Path, engine: str) -> str:
+    return str(sockets / f"{engine}.sock")
+
+
+def _engine(name: str, kind: EngineName, sockets: Path) -> tuple[str, str, list[str]]:
+    spec = ENGINES[kind]
+    arguments = ["--socket", _socket(sockets, name), "--dtype", spec.dtype]
+    if spec.variant is not None:
+        arguments += ["--variant", spec.variant]
+    return f"engine-{name}", "targon.engines.process", arguments
+
+
+def _endpoint(settings: Settings) -> str:
+    return f"sqlite:///{chain_path(settings).resolve()}"
+
+
+def _common(settings: Settings, wallet: str, socket: str) -> list[str]:
+    """The flags that a prover and a verifier share."""
+    return [
+        *("--netuid", str(settings.netuid)),
+        *("--subtensor.chain_endpoint", _endpoint(settings)),
+        *("--wallet.name", wallet),
+        *("--wallet.path", str(settings.path / "wallets")),
+        *("--engine.socket", socket),
+    ]
+
+
+def _prover(settings: Settings, seat: Seat, sockets: Path) -> tuple[str, str, list[str]]:
+    player = seat.player
+    assert player.engine is not None
+    if player.cheat is None:
+        socket = _socket(sockets, player.engine)
+        flags = [*_common(settings, player.name, socket), "--axon.port", str(seat.port)]
+        return player.name, "targon.cli", ["prover", *flags]
+    flags = [
+        *("--cheat", player.cheat),
+        *("--chain", _endpoint(settings)),
+        *("--netuid", str(settings.netuid)),
+        *("--wallet", player.name),
+        *("--wallets", str(settings.path / "wallets")),
+        *("--engine", _socket(sockets, player.engine)),
+        *("--claimed", _socket(sockets, "reference")),
+        *("--port", str(seat.port)),
+    ]
+    return player.name, "targon.localnet.cheating_prover", flags
+
+
+def _verifier(settings: Settings, number: int, sockets: Path) -> tuple[str, str, list[str]]:
+    return (
+        f"verifier-{number + 1}",
+        "targon.cli",
+        [
+            "verifier",
+            *_common(settings, f"verifier-{number + 1}", _socket(sockets, "reference")),
+            *("--data.path", str(data_folder(settings, number))),
+            *("--profile", settings.profile.name),
+            *("--neuron.sample_size", str(settings.sample_size)),
+            *("--neuron.min_tokens", str(settings.min_tokens)),
+            *("--neuron.max_tokens", str(settings.max_tokens)),
+        ],
+    )

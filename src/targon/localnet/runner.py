@@ -1,0 +1,210 @@
+"""Runs a local network to its end: starts it, shows it, and says how it ended."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+
+import anyio
+from rich.console import Console
+from rich.live import Live
+from rich.panel import Panel
+
+from targon.chain import Metagraph
+from targon.ledger import IntervalClosed, Record, SqliteLog, Standings, StepClosed, WeightsSet
+from targon.localnet.network import Network, open_network
+from targon.localnet.settings import Settings
+from targon.localnet.summary import Line, ranking_faults, summary
+from targon.localnet.view import Tally, draw, legend
+
+POLL_S = 0.5
+START_S = 180.0
+"""Seconds within which the first verifier must have begun its log (the engines load meanwhile)."""
+SETTLE_S = 60.0
+"""Seconds that the chain's incentives have, after the last interval, to say what the weights say."""
+
+
+class LocalnetFailed(Exception):
+    """The network did not do what it was started for."""
+
+
+class Watch:
+    """Follows the first verifier's log and the chain."""
+
+    def __init__(self, network: Network, log: SqliteLog, clock: Callable[[], float]) -> None:
+        self._network = network
+        self._log = log
+        self._clock = clock
+        self._next = 0
+        self.standings = Standings()
+        self.tally = Tally()
+        self.promotions = 0
+        self.metagraph: Metagraph | None = None
+
+    async def refresh(self) -> list[Record]:
+        """Read what is new; returns the new records."""
+        records: list[Record] = []
+        async with aclosing(self._log.read(self._next)) as new:
+            async for record in new:
+                before = self._tiers() if isinstance(record.event, IntervalClosed) else {}
+                self.standings.apply(record)
+                after = self._tiers() if before else {}
+                self.promotions += sum(after[hotkey] > tier for hotkey, tier in before.items())
+                self.tally.note(record, self._clock())
+                records.append(record)
+        self._next += len(records)
+        self.metagraph = await self._network.chain.metagraph()
+        return records
+
+    def _tiers(self) -> dict[str, int]:
+        return {standing.hotkey: int(standing.tier) for standing in self.standings.provers()}
+
+    def screen(self) -> Panel:
+        """What there is to see now."""
+        if self.metagraph is None:
+            return Panel("starting")
+        return draw(self._network, self.standings, self.metagraph, self.tally, self._clock())
+
+    @property
+    def done(self) -> bool:
+        goal = self._network.settings.intervals
+        return goal > 0 and self.tally.intervals_closed >= goal
+
+    async def lines(self) -> list[Line]:
+        """Every prover as it stands now, by the log and by the chain."""
+        self.metagraph = await self._network.chain.metagraph()
+        verifier = self.metagraph.by_hotkey(self._network.verifiers[0])
+        weights = {} if verifier is None else await self._network.chain.weights_of(verifier.uid)
+        lines = []
+        for seat in self._network.seats:
+            standing = self.standings.prover(seat.hotkey)
+            neuron = self.metagraph.by_uid(seat.uid)
+            lines.append(
+                Line(
+                    uid=seat.uid,
+                    player=seat.player,
+                    tier=standing.tier.label if standing else "-",
+                    successes=standing.total_successes if standing else 0,
+                    score=standing.score if standing else 0.0,
+                    weight=weights.get(seat.uid, 0),
+                    incentive=neuron.incentive if neuron else 0.0,
+                )
+            )
+        return lines
+
+
+async def run(settings: Settings, console: Console, picture: Path | None = None) -> int:
+    """Run a local network until its intervals have closed, and print how it ended.
+
+    Args:
+        picture: where to write the last screen as SVG.
+
+    Returns:
+        0 if every honest fp32 prover ended above every cheat, else 1.
+
+    Raises:
+        FolderInUse, ProcessDied, LocalnetFailed: if there was no such end.
+    """
+    began = time.monotonic()
+    console.print(f"Starting a chain, {settings.verifiers} verifier(s), their engines and the provers …")
+    async with open_network(settings) as network:
+        for line in legend(network):
+            console.print(f"  [magenta]{line}[/]", highlight=False)
+        async with _log_of(network) as log:
+            console.print(f"Running after {time.monotonic() - began:.0f} s.", highlight=False)
+            watch = Watch(network, log, time.monotonic)
+            await _follow(watch, network, console)
+            await _let_incentives_settle(watch, network)
+            if picture is not None:
+                _take_picture(watch, picture)
+            lines = await watch.lines()
+            seconds = time.monotonic() - began
+    print_summary(console, watch, network, lines, seconds)
+    return 1 if ranking_faults(lines) else 0
+
+
+@asynccontextmanager
+async def _log_of(network: Network) -> AsyncGenerator[SqliteLog, None]:
+    """The first verifier's log, once it has begun."""
+    path = network.log_path()
+    with anyio.move_on_after(START_S):
+        while not path.exists():
+            network.check()
+            await anyio.sleep(POLL_S)
+    if not path.exists():
+        raise LocalnetFailed(
+            f"the verifier began no log within {START_S:g} s: see the output of its process and its engine's in "
+            f"{network.settings.path}"
+        )
+    log = await SqliteLog.open(path, read_only=True)
+    try:
+        yield log
+    finally:
+        await log.aclose()
+
+
+async def _follow(watch: Watch, network: Network, console: Console) -> None:
+    """Show the network until it has done what it was started for."""
+    if not console.is_terminal:
+        while not watch.done:
+            network.check()
+            for record in await watch.refresh():
+                _print_plainly(record, watch, console)
+            await anyio.sleep(POLL_S)
+        return
+    with Live(console=console, auto_refresh=False, screen=False) as live:
+        while not watch.done:
+            network.check()
+            await watch.refresh()
+            live.update(watch.screen(), refresh=True)
+            await anyio.sleep(POLL_S)
+
+
+def _print_plainly(record: Record, watch: Watch, console: Console) -> None:
+    """A line per step and per interval, for where there is no terminal."""
+    event, tally = record.event, watch.tally
+    if isinstance(event, StepClosed):
+        console.print(f"block {event.block}: {tally.verdicts} verdicts so far", highlight=False)
+    elif isinstance(event, IntervalClosed):
+        console.print(f"interval {event.interval} closed: tiers moved", highlight=False)
+    elif isinstance(event, WeightsSet):
+        console.print(f"weights of {len(event.weights)} provers set in block {event.block}", highlight=False)
+
+
+async def _let_incentives_settle(watch: Watch, network: Network) -> None:
+    """Wait for an epoch after the last weights, so that incentives say what scores say."""
+    with anyio.move_on_after(SETTLE_S):
+        while True:
+            network.check()
+            await watch.refresh()
+            if not ranking_faults(await watch.lines()):
+                return
+            await anyio.sleep(POLL_S)
+
+
+def _take_picture(watch: Watch, path: Path) -> None:
+    paper = Console(record=True, width=150, file=io.StringIO(), force_terminal=True)
+    paper.print(watch.screen())
+    paper.save_svg(str(path), title="targon localnet")
+
+
+def print_summary(
+    console: Console, watch: Watch, network: Network, lines: list[Line], seconds: float
+) -> None:
+    tally = watch.tally
+    facts = [
+        f"{tally.intervals_closed} intervals, {tally.verdicts} challenges judged in {seconds:.0f} s "
+        f"({tally.per_minute(time.monotonic()):.0f} a minute), {tally.tokens} tokens verified."
+    ]
+    for line in summary(
+        lines,
+        path=network.settings.path,
+        log=network.log_path(),
+        profile=network.settings.profile.name,
+        promotions=watch.promotions,
+        facts=facts,
+    ):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,34 @@
+"""What may be chosen of a local network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from targon.localnet.cast import CHEATS, CheatName
+from targon.protocol.profile import DEMO, Profile
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The defaults are the demonstration."""
+
+    path: Path
+    """Folder for the network's chain, keys, logs and output."""
+    intervals: int = 3
+    """Ends when this many intervals have closed; 0: runs until it is stopped."""
+    honest: int = 3
+    """Honest provers in the reference's own number format (fp32)."""
+    bf16: int = 1
+    """Honest provers in bf16, on an engine of their own."""
+    cheats: tuple[CheatName, ...] = CHEATS
+    verifiers: int = 1
+    sample_size: int = 10
+    block_seconds: float = 2.0
+    profile: Profile = DEMO
+    tempo: int = 5
+    """Blocks between two epochs of the chain."""
+    min_tokens: int = 32
+    max_tokens: int = 40
+    """Bounds of a challenge's length."""
+    netuid: int = 4

@@ -1,0 +1,23 @@
+"""The verifier: challenges provers, judges what they answer, keeps the log, sets weights.
+
+It is built from ports and runs in one task group. It never decides by anything but its log: what it knows of
+a prover is what the log's fold says, so that it can be killed at any moment and go on from there. It never
+charges a prover for its own trouble.
+"""
+
+from __future__ import annotations
+
+from targon.verifier.journal import Journal
+from targon.verifier.ports import Passage, PrivateInputs, PrivateInputUnavailable
+from targon.verifier.role import LogOfAnother, Verifier
+from targon.verifier.settings import VerifierSettings
+
+__all__ = [
+    "Journal",
+    "LogOfAnother",
+    "Passage",
+    "PrivateInputUnavailable",
+    "PrivateInputs",
+    "Verifier",
+    "VerifierSettings",
+]

@@ -1,0 +1,51 @@
+"""One request out, one answer or one reason back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from targon.chain import Axon
+from targon.protocol.keys import Signer
+from targon.protocol.messages import GenerateRequest, GenerateResponse
+from targon.transport import BadResponse, Code, LocalFault, NeuronClient, Refused, TransportError
+
+STALE = (Code.STALE_BLOCK, Code.WRONG_BLOCK_HASH)
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """A whole answer, not yet believed."""
+
+    response: GenerateResponse
+    tokens_per_s: float | None
+    """Speed after the first token."""
+
+
+@dataclass(frozen=True, slots=True)
+class Undelivered:
+    """Why there is no whole answer."""
+
+    reason: str
+    replied: bool
+    """Whether the prover sent anything at all."""
+    stale: bool = False
+    """Whether the prover says that the block we named is too old or unknown: our chain's word decides."""
+    ours: bool = False
+    """Whether our own machine could not even try."""
+
+
+async def deliver(
+    client: NeuronClient, axon: Axon, request: GenerateRequest, signer: Signer
+) -> Delivered | Undelivered:
+    """Send a request, streamed, and collect the answer. Never raises for what the prover does."""
+    try:
+        answer = await client.generate(axon, request, signer)
+    except Refused as error:
+        return Undelivered(str(error), replied=True, stale=error.code in STALE)
+    except BadResponse as error:
+        return Undelivered(str(error), replied=True)
+    except LocalFault as error:
+        return Undelivered(str(error), replied=False, ours=True)
+    except TransportError as error:
+        return Undelivered(str(error), replied=False)
+    return Delivered(answer.response, answer.timing.tokens_per_s)

@@ -1,0 +1,68 @@
+"""The log and its fold, kept in step: what is appended is applied, and nothing else is."""
+
+from __future__ import annotations
+
+import anyio
+
+from targon.ledger import Event, Head, Log, Record, Snapshot, Standings, replay
+
+SNAPSHOT_EVERY = 2_000
+"""Records between two snapshots: start-up folds at most this many."""
+
+
+class Journal:
+    """A verifier's memory. Open it with :meth:`open`."""
+
+    def __init__(self, log: Log, standings: Standings, head: Head) -> None:
+        self._log = log
+        self.standings = standings
+        self._head = head
+        self._lock = anyio.Lock()
+        self._snapshot_at = head.seq
+
+    @classmethod
+    async def open(cls, log: Log) -> Journal:
+        """Fold what the log holds; raises as the log's reading does."""
+        standings = await replay(log)
+        return cls(log, standings, await log.head())
+
+    @property
+    def head(self) -> Head:
+        return self._head
+
+    async def append(self, *events: Event) -> list[Record]:
+        """Write events and apply them; returns once they are on disk."""
+        async with self._lock:
+            return await self._append(events)
+
+    async def append_numbered(self, first: int, *events: Event) -> list[Record]:
+        """As :meth:`append`, for events whose content depends on their place.
+
+        Raises:
+            RuntimeError: if something else was appended since the place was looked up.
+        """
+        async with self._lock:
+            if self._head.seq + 1 != first:
+                raise RuntimeError(f"the log's next place is {self._head.seq + 1}, expected {first}")
+            return await self._append(events)
+
+    async def _append(self, events: tuple[Event, ...]) -> list[Record]:
+        if not events:
+            return []
+        # Once begun, an append is seen through: were it cancelled half-way, log and fold would part.
+        with anyio.CancelScope(shield=True):
+            records = await self._log.append(events, expected=self._head)
+        for record in records:
+            self.standings.apply(record)
+        self._head = Head(records[-1].seq, records[-1].hash)
+        return records
+
+    async def snapshot_if_due(self) -> None:
+        """Save a snapshot when enough has happened since the last."""
+        if self._head.seq - self._snapshot_at >= SNAPSHOT_EVERY:
+            await self.snapshot()
+
+    async def snapshot(self) -> None:
+        async with self._lock:
+            await self._log.save_snapshot(Snapshot(self._head, self.standings.to_snapshot()))
+            self._snapshot_at = self._head.seq

@@ -1,0 +1,279 @@
+"""The running verifier: one step per block, each from challenge to standings.
+
+A step
+  1. notes who joined and left, and opens or closes intervals as blocks demand;
+  2. sets weights, in the first step of an epoch;
+  3. draws the provers to challenge and makes each a challenge of its own;
+  4. writes the attempts to the log, and only then sends them;
+  5. judges the answers and writes the verdicts;
+  6. closes, which moves the scores.
+
+The next step starts when the last has ended. Blocks that pass meanwhile are skipped, and logged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import anyio
+import structlog
+
+from targon import __version__
+from targon.chain import Axon, Chain, ChainError, SubnetInfo
+from targon.engines import Engine, EngineError
+from targon.ledger import (
+    BlocksSkipped,
+    IntervalClosed,
+    IntervalOpened,
+    LogOpened,
+    ModelEntry,
+    StepClosed,
+    Verdict,
+)
+from targon.protocol import draws
+from targon.protocol.keys import Signer
+from targon.protocol.messages import GenerateRequest
+from targon.protocol.primitives import SPEC_VERSION, AttemptNumber, Block, Hotkey, Interval
+from targon.protocol.profile import Profile
+from targon.protocol.schedule import interval_of
+from targon.transport import NeuronClient
+from targon.verifier.asking import Asker, Moment, attempt_event
+from targon.verifier.challenges import Challenge, make_challenge
+from targon.verifier.journal import Journal
+from targon.verifier.neurons import comings_and_goings, draw_provers, provers_among
+from targon.verifier.ports import PrivateInputs, PrivateInputUnavailable
+from targon.verifier.settings import VerifierSettings
+from targon.verifier.weights import WeightSetter
+
+logger = structlog.get_logger(__name__)
+
+RETRY_S = 2.0
+"""Pause after a step that our own side could not take."""
+
+
+class LogOfAnother(Exception):
+    """The log was begun by another verifier, for another network or under another profile."""
+
+
+class Verifier:
+    """A verifier, built from its ports."""
+
+    def __init__(
+        self,
+        *,
+        chain: Chain,
+        journal: Journal,
+        engine: Engine,
+        client: NeuronClient,
+        inputs: PrivateInputs,
+        signer: Signer,
+        profile: Profile,
+        settings: VerifierSettings,
+        master_secret: bytes,
+        random_bytes: Callable[[int], bytes],
+    ) -> None:
+        self._chain = chain
+        self._journal = journal
+        self._engine = engine
+        self._inputs = inputs
+        self._hotkey = Hotkey(signer.ss58_address)
+        self._profile = profile
+        self._settings = settings
+        self._master_secret = master_secret
+        self._asker = Asker(
+            chain=chain,
+            engine=engine,
+            client=client,
+            signer=signer,
+            temperature=settings.temperature,
+            random_bytes=random_bytes,
+        )
+        self._weights = WeightSetter(chain, journal, signer, settings.version_key)
+        self._stop = anyio.Event()
+
+    def stop(self) -> None:
+        """Ask :meth:`run` to end: the step that is running is abandoned, and nobody is charged for it."""
+        self._stop.set()
+
+    async def run(self) -> None:
+        """Verify until :meth:`stop` is called.
+
+        Raises:
+            LogOfAnother: if the log is not this verifier's.
+            ChainError: if the chain cannot be asked at the start.
+            LedgerError: if the log cannot be written.
+        """
+        info = await self._chain.info()
+        await self._open_log(info)
+        await self._close_open_attempts("the verifier was restarted before it could judge the answer")
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._step_forever, info)
+                await self._stop.wait()
+                group.cancel_scope.cancel()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._close_open_attempts("the verifier was stopped before it could judge the answer")
+                await self._journal.snapshot()
+
+    async def _step_forever(self, info: SubnetInfo) -> None:
+        while True:
+            try:
+                await self._step(await self._next_block(info), info)
+            except (ChainError, EngineError, PrivateInputUnavailable) as error:
+                logger.warning("step_abandoned", kind=type(error).__name__, error=str(error))
+                await anyio.sleep(RETRY_S)
+            await self._journal.snapshot_if_due()
+
+    async def _next_block(self, info: SubnetInfo) -> Block:
+        """Wait for a block after the last one handled; log those that were missed."""
+        last = self._journal.standings.block
+        while (block := await self._chain.block()) <= last:
+            await anyio.sleep(min(info.block_seconds / 4, 1.0))
+        if last >= 0 and block > last + 1:
+            await self._journal.append(
+                BlocksSkipped(
+                    first=Block(last + 1),
+                    last=Block(block - 1),
+                    reason="they passed while an earlier step was running, or while the verifier was not",
+                )
+            )
+        return block
+
+    async def _step(self, block: Block, info: SubnetInfo) -> None:
+        metagraph = await self._chain.metagraph()
+        provers = provers_among(
+            metagraph.neurons, me=self._hotkey, vpermit_tao_limit=self._settings.vpermit_tao_limit
+        )
+        standings = self._journal.standings
+        await self._journal.append(*comings_and_goings(standings, provers, block))
+        interval = interval_of(block, self._profile.interval_blocks)
+        await self._turn_interval(interval, block, info)
+        if not self._settings.disable_set_weights:
+            await self._weights.set_if_due(block, info)
+        secret = self._secret(interval, info)
+        chosen = draw_provers(provers, standings, secret, block, self._settings.sample_size)
+        await self._challenge(chosen, secret, block, info)
+        await self._journal.append(StepClosed(block=block))
+
+    # -- the log's beginning and its loose ends --------------------------------------------------------
+
+    async def _open_log(self, info: SubnetInfo) -> None:
+        opened = self._journal.standings.opened
+        identity = self._engine.identity
+        if opened is None:
+            await self._journal.append(
+                LogOpened(
+                    spec_version=SPEC_VERSION,
+                    software=f"targon {__version__}",
+                    genesis=info.genesis,
+                    netuid=info.netuid,
+                    verifier=self._hotkey,
+                    profile=self._profile,
+                    models=(ModelEntry(name=identity.name, model_digest=identity.model_digest),),
+                )
+            )
+            return
+        for name, got, expected in (
+            ("verifier", opened.verifier, self._hotkey),
+            ("genesis", opened.genesis, info.genesis),
+            ("netuid", opened.netuid, info.netuid),
+            ("profile", opened.profile, self._profile),
+        ):
+            if got != expected:
+                raise LogOfAnother(
+                    f"the log was begun with {name} {got!s}, expected {expected!s}: "
+                    "give this verifier another --data.path, or its old settings"
+                )
+
+    async def _close_open_attempts(self, reason: str) -> None:
+        """Nobody is charged for an answer that was never judged."""
+        standings = self._journal.standings
+        verdicts = [
+            Verdict(
+                attempt=attempt,
+                outcome="inconclusive",
+                method="delivery",
+                score=0.0,
+                reason=reason,
+                replied=False,
+            )
+            for attempt in sorted(standings.open_attempts)
+        ]
+        if verdicts or standings.step_open:
+            await self._journal.append(*verdicts, StepClosed(block=standings.block))
+
+    # -- intervals -------------------------------------------------------------------------------------
+
+    def _secret(self, interval: Interval, info: SubnetInfo) -> bytes:
+        return draws.interval_secret(self._master_secret, bytes.fromhex(info.genesis), info.netuid, interval)
+
+    async def _turn_interval(self, interval: Interval, block: Block, info: SubnetInfo) -> None:
+        current = self._journal.standings.interval
+        if current == interval:
+            return
+        if current is not None:
+            secret = self._secret(current, info)
+            await self._journal.append(IntervalClosed(interval=current, block=block, secret=secret.hex()))
+        commitment = draws.commitment(self._secret(interval, info))
+        await self._journal.append(IntervalOpened(interval=interval, block=block, commitment=commitment))
+
+    # -- challenges ------------------------------------------------------------------------------------
+
+    async def _challenge(
+        self, chosen: list[tuple[Hotkey, Axon]], secret: bytes, block: Block, info: SubnetInfo
+    ) -> None:
+        if not chosen:
+            return
+        challenges = await self._make_challenges([prover for prover, _ in chosen], secret, block)
+        current = await self._chain.block()
+        moment = Moment(
+            genesis=info.genesis,
+            netuid=info.netuid,
+            block=current,
+            block_hash=await self._chain.block_hash(current),
+            log_head=self._journal.standings.interval_head,
+            secret=secret,
+        )
+        first = self._journal.head.seq + 1
+        requests = [
+            self._asker.request(challenges[prover], prover, AttemptNumber(first + place), moment)
+            for place, (prover, _) in enumerate(chosen)
+        ]
+        await self._journal.append_numbered(first, *(attempt_event(r, block) for r in requests))
+        async with anyio.create_task_group() as group:
+            for request, (_, axon) in zip(requests, chosen, strict=True):
+                group.start_soon(self._ask, request, axon)
+
+    async def _make_challenges(
+        self, provers: list[Hotkey], secret: bytes, block: Block
+    ) -> dict[Hotkey, Challenge]:
+        """A challenge for each; raises the first trouble that our own side had."""
+        made: dict[Hotkey, Challenge] = {}
+        troubles: list[Exception] = []
+
+        async def make(prover: Hotkey) -> None:
+            try:
+                made[prover] = await make_challenge(
+                    secret, block, prover, inputs=self._inputs, engine=self._engine, settings=self._settings
+                )
+            except (EngineError, PrivateInputUnavailable) as error:
+                troubles.append(error)
+
+        async with anyio.create_task_group() as group:
+            for prover in provers:
+                group.start_soon(make, prover)
+        if troubles:
+            raise troubles[0]
+        return made
+
+    async def _ask(self, request: GenerateRequest, axon: Axon) -> None:
+        verdict = await self._asker.ask(request, axon)
+        await self._journal.append(verdict)
+        logger.info(
+            "verdict",
+            prover=request.prover,
+            outcome=verdict.outcome,
+            method=verdict.method,
+            reason=verdict.reason,
+        )

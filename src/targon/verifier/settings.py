@@ -1,0 +1,38 @@
+"""What an operator may set of a verifier."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class VerifierSettings(BaseModel):
+    """Named as operators know them (``--neuron.…``)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sample_size: int = Field(10, ge=1, le=65_536)
+    """How many provers are challenged in a block."""
+    disable_set_weights: bool = False
+    """Verify, keep tiers and scores, but set no weights on chain."""
+    vpermit_tao_limit: float = Field(4096.0, ge=0.0)
+    """A neuron with a validator permit and more stake than this many TAO is no prover."""
+    min_tokens: int = Field(32, ge=32)
+    """Shortest challenge, in tokens."""
+    max_tokens: int = Field(128, ge=32)
+    """Longest challenge, in tokens."""
+    temperature: float = Field(0.8, ge=0.05, le=10.0)
+    """Temperature of challenges."""
+    query_tokens: int = Field(16, ge=4, le=256)
+    """Longest query, in tokens."""
+    timeout: float = Field(60.0, gt=0.0)
+    """Seconds that a prover has for a whole answer."""
+    version_key: int = Field(1, ge=0)
+    """Version key that weights are set with."""
+
+    @model_validator(mode="after")
+    def _check_lengths(self) -> VerifierSettings:
+        if self.max_tokens < self.min_tokens:
+            raise ValueError(
+                f"max_tokens: got {self.max_tokens}, expected at least min_tokens ({self.min_tokens})"
+            )
+        return self

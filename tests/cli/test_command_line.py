@@ -1,0 +1,125 @@
+"""What a person at the keyboard meets: help, and sentences about what was wrong."""
+
+from __future__ import annotations
+
+import pytest
+
+from targon import __version__
+from targon.cli import main
+
+
+def _run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    try:
+        code = main(arguments)
+    except SystemExit as leave:
+        code = int(leave.code or 0)
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_the_version_is_printed(capsys):
+    assert _run(capsys, "--version") == (0, f"targon {__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        (),
+        ("localnet",),
+        ("prover",),
+        ("verifier",),
+        ("engine",),
+        ("status",),
+        ("why",),
+        ("wallet",),
+        ("wallet", "create"),
+        ("chain",),
+        ("chain", "create"),
+        ("chain", "register"),
+        ("chain", "show"),
+        ("vectors",),
+    ],
+)
+def test_every_command_has_help(capsys, command):
+    code, out, _ = _run(capsys, *command, "--help")
+    assert code == 0
+    assert out.startswith("usage: targon")
+
+
+@pytest.mark.parametrize(
+    ("flags", "role"),
+    [
+        (("--blacklist.force_verifier_permit", "--blacklist.allow_non_registered"), "prover"),
+        (
+            (
+                "--neuron.sample_size",
+                "--neuron.disable_set_weights",
+                "--neuron.moving_average_alpha",
+                "--neuron.vpermit_tao_limit",
+            ),
+            "verifier",
+        ),
+    ],
+)
+def test_operators_find_the_flags_that_they_know(capsys, flags, role):
+    _, out, _ = _run(capsys, role, "--help")
+    assert all(flag in out for flag in flags)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("prover", "--axon.port", "70000"), "--axon.port: got '70000': Input should be less than or equal"),
+        (("verifier", "--neuron.sample_size", "many"), "--neuron.sample_size: got 'many'"),
+        (("prover", "--axon.prot", "8091"), "unrecognized arguments: --axon.prot"),
+    ],
+)
+def test_a_wrong_option_is_named_with_what_was_got(capsys, arguments, said):
+    code, _, err = _run(capsys, *arguments)
+    assert code == 2
+    assert said in err
+
+
+def test_a_missing_wallet_is_named_with_the_command_that_makes_it(capsys, tmp_path):
+    code, _, err = _run(capsys, "prover", "--wallet.name", "nobody", "--wallet.path", str(tmp_path))
+    assert code == 1
+    assert "no hotkey 'default' in wallet 'nobody'" in err
+    assert "targon wallet create --wallet.name nobody" in err
+
+
+def test_a_wallet_is_made_once_and_never_overwritten(capsys, tmp_path):
+    flags = ("--wallet.name", "me", "--wallet.path", str(tmp_path))
+    code, made, _ = _run(capsys, "wallet", "create", *flags)
+    assert code == 0
+    assert _run(capsys, "wallet", "show", *flags)[1] == made
+    assert (tmp_path / "me" / "hotkeys" / "default").stat().st_mode & 0o077 == 0
+    code, _, err = _run(capsys, "wallet", "create", *flags)
+    assert code == 1
+    assert "exists already" in err
+    assert _run(capsys, "wallet", "show", *flags)[1] == made
+
+
+def test_a_log_that_is_not_there_is_named_with_what_to_give(capsys, tmp_path):
+    code, _, err = _run(capsys, "status", "--path", str(tmp_path))
+    assert code == 1
+    assert f"no log at {tmp_path}" in err
+
+
+def test_a_chain_is_made_registered_on_and_shown(capsys, tmp_path):
+    flags = ("--wallet.name", "me", "--wallet.path", str(tmp_path / "wallets"))
+    chain = str(tmp_path / "chain.sqlite")
+    _, hotkey, _ = _run(capsys, "wallet", "create", *flags)
+    assert _run(capsys, "chain", "create", chain)[1] == f"sqlite:///{chain}\n"
+    code, out, _ = _run(capsys, "chain", "register", chain, "--stake", "100", *flags)
+    assert (code, out) == (0, f"{hotkey.strip()} holds UID 0\n")
+    code, out, _ = _run(capsys, "chain", "show", chain)
+    assert code == 0
+    assert "100" in out
+
+
+def test_a_prover_without_a_chain_is_told_which_flag_is_missing(capsys, tmp_path):
+    flags = ("--wallet.name", "me", "--wallet.path", str(tmp_path))
+    _run(capsys, "wallet", "create", *flags)
+    code, _, err = _run(capsys, "prover", *flags)
+    assert code == 1
+    assert "--subtensor.chain_endpoint is missing" in err
