@@ -24,6 +24,8 @@ FREE_BYTES = 3_000_000_000
 """What the environment and pip's temporary files take on disk, rounded up."""
 LARGE_BYTES = 5_000_000
 """Downloads above this get a line of their own."""
+MOST_BYTES = 300_000_000
+"""Packages above this are the whole environment rather than a few more."""
 
 SECTION = re.compile(r"^# \[(\w+)\]")
 FILE = re.compile(r"^\s*(?P<how>Downloading|Using cached|Processing) (?P<what>\S+)(?: \((?P<size>[^)]+)\))?")
@@ -32,15 +34,15 @@ UNITS = {"bytes": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9}
 REMEDIES = (
     (r"No space left on device", "The disk is full: free about 3 GB, then run make again."),
     (
+        r"NewConnectionError|Name or service not known|Temporary failure in name resolution|timed out|"
+        r"ProxyError|SSLError|Connection (refused|reset|broken)",
+        "pip can't reach its package index: check the network (and pip's own settings, `pip config list`), "
+        "then run make again. What was downloaded is kept in pip's cache.",
+    ),
+    (
         r"No matching distribution|is not a supported wheel|Requires-Python",
         "A package has no build for this Python and platform. Python 3.11 on Linux x86-64 is what the pinned "
         "versions were made with: name another one with `make PYTHON=/path/to/python3.11 ...`.",
-    ),
-    (
-        r"NewConnectionError|Name or service not known|Temporary failure in name resolution|timed out|"
-        r"ProxyError|SSLError|Connection (refused|reset|broken)|Could not find a version",
-        "pip can't reach its package index: check the network (and pip's own settings, `pip config list`), "
-        "then run make again. What was downloaded is kept in pip's cache.",
     ),
 )
 
@@ -150,7 +152,8 @@ def pip(*arguments: str) -> float:
                     verb = "downloading" if file["how"] == "Downloading" else "taking"
                     say(f"{files:4}. {verb} {name[0]} {name[1]}, {size / 1e6:,.0f} MB")
             elif line.startswith("Installing collected packages") and files > 1:
-                say(f"{files:4} packages are here, unpacking them (about 1.5 GB on disk)")
+                taken = " (about 1.5 GB on disk)" if fetched > MOST_BYTES else ""
+                say(f"{files:4} packages are here, unpacking them{taken}")
     if process.returncode != 0:
         output = "".join(lines)
         remedy = next((text for pattern, text in REMEDIES if re.search(pattern, output)), "Run make again.")
