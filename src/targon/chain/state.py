@@ -7,6 +7,7 @@ was written in the blocks before it, whoever computes it and however late.
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import replace
 
 import numpy as np
 
@@ -216,25 +217,10 @@ def _run_epochs(connection: sqlite3.Connection, settings: ChainSettings, done: i
     subnet = _subnet(connection)
     if not len(subnet.stake):
         return
-    result: yuma.Epoch | None = None
-    seen: tuple[bytes, bytes] | None = None
-    for number in range(done + 1, due + 1):
+    number = done
+    while number < due:
+        number += 1
         block, previous = number * settings.tempo, (number - 1) * settings.tempo
-        inputs = (
-            (subnet.last_update + settings.activity_cutoff < block).tobytes(),
-            (subnet.registered_at >= previous).tobytes(),
-        )
-        if inputs == seen and result is not None and _steady(subnet, result):
-            continue
-        if result is not None:
-            subnet = yuma.Subnet(
-                subnet.stake,
-                result.permits,
-                subnet.last_update,
-                subnet.registered_at,
-                subnet.weights,
-                result.bonds,
-            )
         result = yuma.epoch(
             subnet,
             block=block,
@@ -242,13 +228,21 @@ def _run_epochs(connection: sqlite3.Connection, settings: ChainSettings, done: i
             max_validators=settings.max_validators,
             activity_cutoff=settings.activity_cutoff,
         )
-        seen = inputs
-    if result is not None:
-        _store(connection, result)
+        if _at_rest(subnet, result, previous):
+            still_active = subnet.last_update + settings.activity_cutoff
+            falls_inactive = still_active[still_active >= block].min(initial=due * settings.tempo)
+            number = min(due, max(number, int(falls_inactive) // settings.tempo))
+        subnet = replace(subnet, permits=result.permits, bonds=result.bonds)
+    _store(connection, result)
 
 
-def _steady(before: yuma.Subnet, after: yuma.Epoch) -> bool:
-    return np.array_equal(before.bonds, after.bonds) and np.array_equal(before.permits, after.permits)
+def _at_rest(before: yuma.Subnet, after: yuma.Epoch, previous: int) -> bool:
+    """Whether the next epoch must come to the same, unless stake falls inactive before it."""
+    return (
+        np.array_equal(before.bonds, after.bonds)
+        and np.array_equal(before.permits, after.permits)
+        and not (before.registered_at >= previous).any()
+    )
 
 
 def _subnet(connection: sqlite3.Connection) -> yuma.Subnet:
