@@ -41,8 +41,9 @@ REMEDIES = (
     ),
     (
         r"No matching distribution|is not a supported wheel|Requires-Python",
-        "A package has no build for this Python and platform. Python 3.11 on Linux x86-64 is what the pinned "
-        "versions were made with: name another one with `make PYTHON=/path/to/python3.11 ...`.",
+        "Either pip's package index has not this package (`pip config list` shows which one it asks), or there "
+        "is no build for this Python and platform: the pinned versions were made with Python 3.11 on Linux "
+        "x86-64, which `make PYTHON=/path/to/python3.11 ...` names.",
     ),
 )
 
