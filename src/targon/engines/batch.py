@@ -7,7 +7,7 @@ prompt token is not prefilled but decoded like any other, so that its first toke
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -29,7 +29,7 @@ class ChooseBatch(Protocol):
 
     def __call__(
         self, logits: NDArray[np.float32], draws: Sequence[tuple[Sampling, int, int]], /
-    ) -> Sequence[int]: ...
+    ) -> Iterable[int]: ...
 
 
 @dataclass(eq=False, slots=True)

@@ -20,8 +20,8 @@ class ChatTokenizer:
         template = self._tokenizer.chat_template
         if not isinstance(template, str) or "strftime_now" in template:
             raise EngineUnavailable(
-                f"chat template of {folder}: got one that is missing or reads the clock, expected one that gives "
-                "the same prompt everywhere; put a chat_template.jinja without strftime_now into the folder"
+                f"chat template of {folder}: got one that is missing or reads the clock, expected one that "
+                "gives the same prompt everywhere; put a chat_template.jinja without strftime_now there"
             )
         self._backend = self._tokenizer.backend_tokenizer
 

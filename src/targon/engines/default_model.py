@@ -85,21 +85,22 @@ def convert(source: Path, folder: Path, advance: _Advance) -> None:
     from transformers import AutoTokenizer, LlamaConfig
 
     reader = gguf.GGUFReader(source)
-    config = LlamaConfig(**_llama_settings(reader))
+    settings = _llama_settings(reader)
+    config = LlamaConfig(**settings)
     total = len(reader.tensors) + 60  # the tokenizer takes about as long as 60 tensors
     weights: dict[str, torch.Tensor] = {}
     for done, tensor in enumerate(reader.tensors, start=1):
         value = torch.from_numpy(gguf.dequantize(tensor.data, tensor.tensor_type).copy())
         if tensor.name.endswith(("attn_q.weight", "attn_k.weight")):
-            heads = config.num_attention_heads if "attn_q" in tensor.name else config.num_key_value_heads
-            value = _half_split(value, heads)
+            heads = "num_attention_heads" if "attn_q" in tensor.name else "num_key_value_heads"
+            value = _half_split(value, settings[heads])
         weights[_weight_name(tensor.name)] = value.to(torch.bfloat16).contiguous()
         advance(done, total)
     safetensors.torch.save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     config.save_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
     tokenizer.save_pretrained(folder)
-    ids = {"bos_token_id": config.bos_token_id, "eos_token_id": config.eos_token_id}
+    ids = {key: settings[key] for key in ("bos_token_id", "eos_token_id")}
     (folder / "generation_config.json").write_text(json.dumps(ids, indent=1), encoding="utf-8")
     model_digest(folder)
     advance(total, total)
@@ -163,12 +164,16 @@ def _lock(file: Path) -> Iterator[None]:
         yield
 
 
+def _say_nothing(done: int, total: int) -> None:
+    pass
+
+
 @contextmanager
 def _progress(title: str, folder: Path) -> Iterator[_Advance]:
     """A bar for a person who watches; a log line for anything else."""
     if not sys.stderr.isatty():
         structlog.get_logger().info("converting the default model", folder=str(folder))
-        yield lambda done, total: None
+        yield _say_nothing
         return
     from rich.console import Console
     from rich.progress import Progress

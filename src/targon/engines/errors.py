@@ -1,9 +1,9 @@
 """The errors of the engines room.
 
-    EngineError
-    ├── TaskRefused        the task cannot be served: the asker's doing
-    └── EngineUnavailable  the engine cannot be reached, or broke: nobody's fault but its own
-        └── EngineBusy     it works, but too many tasks wait for it already
+EngineError
+├── TaskRefused        the task cannot be served: the asker's doing
+└── EngineUnavailable  the engine cannot be reached, or broke: nobody's fault but its own
+    └── EngineBusy     it works, but too many tasks wait for it already
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ class EngineError(Exception):
 
 
 class TaskRefused(EngineError):
-    """The task cannot be served: the prompt is too long, the sampling is unsupported, a token id is unknown."""
+    """The task cannot be served: the prompt is too long, say, or the sampling unsupported."""
 
 
 class EngineUnavailable(EngineError):

@@ -38,7 +38,10 @@ class RowCache:
     def update(
         self, keys: torch.Tensor, values: torch.Tensor, layer_idx: int, *_: object, **__: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Take a layer's new keys and values, (rows, heads, tokens, head size); return those of all positions."""
+        """Take a layer's new keys and values; return those of all positions so far.
+
+        Shapes: (rows, heads, tokens, head size), where tokens are the new ones, or all of the longest row.
+        """
         return (
             self._write(self._keys, keys, layer_idx),
             self._write(self._values, values, layer_idx),
@@ -72,9 +75,7 @@ class RowCache:
             room[torch.arange(rows.stop), :, self._starts] = new[:, :, 0]
         return room[rows, :, :length]
 
-    def _room(
-        self, store: list[torch.Tensor], layer: int, length: int, like: torch.Tensor
-    ) -> torch.Tensor:
+    def _room(self, store: list[torch.Tensor], layer: int, length: int, like: torch.Tensor) -> torch.Tensor:
         if layer == len(store):
             store.append(like.new_zeros((self._rows, like.shape[1], 0, like.shape[3])))
         room = store[layer]

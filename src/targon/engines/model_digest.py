@@ -1,9 +1,9 @@
 """The digest of a model: which weights, tokenizer, chat template and sampling defaults stand in a folder.
 
-``digest = SHA-256(RFC 8785 form of {"weights": …, "tokenizer": …, "chat_template": …, "sampling_defaults": …})``,
-each part itself a SHA-256: of the weight files (a JSON object of file name and SHA-256), of the bytes of
-``tokenizer.json``, of the chat template's UTF-8, and of ``generation_config.json`` in canonical form
-without the version of the library that wrote it.
+It is the SHA-256 over the RFC 8785 form of ``{"weights": …, "tokenizer": …, "chat_template": …,
+"sampling_defaults": …}``, each part itself a SHA-256: of the weight files (a JSON object of file name and
+SHA-256), of the bytes of ``tokenizer.json``, of the chat template's UTF-8, and of
+``generation_config.json`` in canonical form without the version of the library that wrote it.
 
 Reading hundreds of megabytes at every start would be felt, so the result is kept beside the files in
 ``targon-model.json`` with their sizes and times of change, and computed anew when one of these differs.
@@ -75,7 +75,10 @@ def _sampling_defaults(folder: Path) -> dict[str, Any]:
 
 def _files_that_count(folder: Path) -> list[Path]:
     names = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json")
-    return [*sorted(folder.glob("*.safetensors")), *(folder / name for name in names if (folder / name).is_file())]
+    return [
+        *sorted(folder.glob("*.safetensors")),
+        *(folder / name for name in names if (folder / name).is_file()),
+    ]
 
 
 def _stamp(file: Path) -> list[int]:

@@ -156,8 +156,8 @@ class ModelRunner:
         kinds = set(getattr(self.config, "layer_types", None) or ["full_attention"])
         if kinds != {"full_attention"} or sliding:
             raise EngineUnavailable(
-                f"model {self.config.model_type}: got attention of kind {sorted(kinds)}, sliding window {sliding}; "
-                "expected full attention in every layer; serve this model with another engine"
+                f"model {self.config.model_type}: got attention of kind {sorted(kinds)}, sliding window "
+                f"{sliding}; expected full attention in every layer; serve this model with another engine"
             )
         tokens = [TokenId(id_) for id_ in range(3, 11)]
         expected = model(input_ids=torch.tensor([tokens])).logits[0, -1].float()
@@ -169,15 +169,15 @@ class ModelRunner:
         worst = float((got - expected).abs().max() / expected.abs().max().clamp_min(1.0))
         if not worst <= tolerance:
             raise EngineUnavailable(
-                f"model {self.config.model_type}: its logits, run in parts, differ from its own forward pass by "
-                f"{worst:.3g} of their size, expected at most {tolerance:g}; serve this model with another engine"
+                f"model {self.config.model_type}: its logits, run in parts, differ from its own forward pass "
+                f"by {worst:.3g} of their size, expected at most {tolerance:g}; use another engine for it"
             )
 
 
 def _scores_of(
     logits: torch.Tensor, claimed: torch.Tensor, top_k: int
 ) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.float32], NDArray[np.int32]]:
-    """``logits``: (positions, vocabulary) float32; ``claimed``: (positions,). Equals are in order of their ids."""
+    """``logits``: (positions, vocabulary) float32; ``claimed``: (positions,). Equals are in order of id."""
     own = logits.gather(1, claimed[:, None])
     ranks = (logits > own).sum(dim=1, dtype=torch.int32).numpy()
     norm = logits.logsumexp(dim=1, keepdim=True)

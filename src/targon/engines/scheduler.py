@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 
 import anyio
 import structlog
-from anyio import to_thread
 from anyio.streams.memory import MemoryObjectSendStream
 
 from targon.engines.batch import Batch, Decoding, Token
 from targon.engines.errors import EngineBusy, EngineUnavailable
 from targon.engines.model_runner import FORWARD_TOKENS, ModelRunner, ScoreRow
+from targon.engines.model_thread import ModelThread
 from targon.engines.port import Scores, Step
 from targon.engines.text_stream import TextStream
 
@@ -51,7 +51,9 @@ class _ScoreJob:
 class Scheduler:
     """Shares one model between concurrent requests."""
 
-    def __init__(self, runner: ModelRunner, batch: Batch, *, max_batch: int, max_queue: int) -> None:
+    def __init__(
+        self, runner: ModelRunner, batch: Batch, thread: ModelThread, *, max_batch: int, max_queue: int
+    ) -> None:
         self._runner = runner
         self._batch = batch
         self._max_batch = max_batch
@@ -61,7 +63,7 @@ class Scheduler:
         self._score_jobs: deque[_ScoreJob] = deque()
         self._work = anyio.Event()
         self._failure: str | None = None
-        self._thread = anyio.CapacityLimiter(1)
+        self._thread = thread
 
     @property
     def active(self) -> int:
@@ -120,8 +122,8 @@ class Scheduler:
                     await self._work.wait()
                 self._work = anyio.Event()
                 await self._turn()
-        except Exception as error:  # noqa: BLE001 - whatever breaks the model, those who wait must be told
-            log.error("engine failed", exc_info=True)
+        except Exception as error:  # whatever breaks the model, those who wait must be told
+            log.exception("engine failed")
             self._stop(f"the engine failed ({type(error).__name__}: {error}); restart it")
         finally:
             self._stop("the engine was closed")
@@ -153,7 +155,7 @@ class Scheduler:
                 self._batch.join(decoding)
             return self._batch.turn()
 
-        return await to_thread.run_sync(work, limiter=self._thread)
+        return await self._thread.run(work)
 
     def _deliver(self, token: Token) -> None:
         """Hand a token to who asked for it."""
@@ -179,9 +181,7 @@ class Scheduler:
             return
         job = self._score_jobs[0]
         places, rows = zip(*_next_rows(job.left), strict=True)
-        for place, scores in zip(
-            places, await to_thread.run_sync(self._runner.score, rows, limiter=self._thread), strict=True
-        ):
+        for place, scores in zip(places, await self._thread.run(self._runner.score, rows), strict=True):
             job.results[place] = scores
         if not job.left:
             job.done.set()
@@ -206,4 +206,3 @@ def _next_rows(left: deque[tuple[int, ScoreRow]]) -> list[tuple[int, ScoreRow]]:
     while left and len(left[0][1].tokens) * (len(taken) + 1) <= FORWARD_TOKENS:
         taken.append(left.popleft())
     return taken
-

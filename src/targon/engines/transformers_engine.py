@@ -22,6 +22,7 @@ from targon.engines.default_model import DEFAULT_MODEL_NAME, ensure_default_mode
 from targon.engines.errors import TaskRefused
 from targon.engines.model_digest import model_digest
 from targon.engines.model_runner import ModelRunner, ScoreRow
+from targon.engines.model_thread import ModelThread
 from targon.engines.port import GenerateTask, ModelIdentity, Scores, ScoreTask, Step
 from targon.engines.scheduler import Scheduler
 from targon.engines.text_stream import TextStream
@@ -62,17 +63,19 @@ async def open_transformers_engine(
         ValueError: if there is no such dtype or variant.
     """
 
-    def load() -> tuple[ModelRunner, ChatTokenizer, Digest]:
+    def load() -> tuple[ModelRunner, ChatTokenizer, Digest, str]:
         if threads is not None:
             torch.set_num_threads(threads)
         folder = ensure_default_model() if model == DEFAULT_MODEL else Path(model)
         digest = model_digest(folder)
-        return ModelRunner(folder, dtype=dtype, variant=variant), ChatTokenizer(folder), digest
+        own_name = DEFAULT_MODEL_NAME if model == DEFAULT_MODEL else folder.resolve().name
+        return ModelRunner(folder, dtype=dtype, variant=variant), ChatTokenizer(folder), digest, own_name
 
-    runner, chat, digest = await to_thread.run_sync(load)
+    thread = ModelThread()
+    runner, chat, digest, own_name = await thread.run(load)
     engine_name = f"transformers {transformers.__version__}"
     identity = ModelIdentity(
-        name=name or (DEFAULT_MODEL_NAME if model == DEFAULT_MODEL else Path(model).resolve().name),
+        name=name or own_name,
         model_digest=digest,
         dtype=dtype,
         engine=engine_name if variant is None else f"{engine_name} ({variant})",
@@ -82,25 +85,31 @@ async def open_transformers_engine(
         dialects=("targon/1", "greedy"),
         max_batch=max_batch,
     )
-    engine = TransformersEngine(identity, runner, chat, max_queue)
+    engine = TransformersEngine(identity, runner, chat, thread, max_queue)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(engine.run)
         try:
             yield engine
         finally:
             await engine.aclose()
+            thread.close()
 
 
 class TransformersEngine:
     """The engine port over a model in this process; made by :func:`open_transformers_engine`."""
 
     def __init__(
-        self, identity: ModelIdentity, runner: ModelRunner, chat: ChatTokenizer, max_queue: int
+        self,
+        identity: ModelIdentity,
+        runner: ModelRunner,
+        chat: ChatTokenizer,
+        thread: ModelThread,
+        max_queue: int,
     ) -> None:
         self._identity = identity
         self._chat = chat
         batch = Batch(runner, choose_batch, identity.max_batch)
-        self._scheduler = Scheduler(runner, batch, max_batch=identity.max_batch, max_queue=max_queue)
+        self._scheduler = Scheduler(runner, batch, thread, max_batch=identity.max_batch, max_queue=max_queue)
         self._scope = anyio.CancelScope()
 
     @property

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import anyio
 
-from targon.engines.client import EngineClient, connect_engine
+from targon.engines.client import EngineClient, connect_engine, engine_answers
 from targon.engines.errors import EngineUnavailable
 
 START_S = 300.0
@@ -24,7 +24,7 @@ async def wait_for_engine(path: Path, *, start_s: float = START_S) -> AsyncItera
         EngineUnavailable: if none answers by then.
     """
     deadline = anyio.current_time() + start_s
-    while not await _answers(path):
+    while not await engine_answers(path):
         if anyio.current_time() > deadline:
             raise EngineUnavailable(
                 f"engine at {path}: no answer within {start_s:g} s; start one with `targon engine --socket {path}`"
@@ -32,13 +32,3 @@ async def wait_for_engine(path: Path, *, start_s: float = START_S) -> AsyncItera
         await anyio.sleep(POLL_S)
     async with connect_engine(path) as engine:
         yield engine
-
-
-async def _answers(path: Path) -> bool:
-    if not path.exists():
-        return False
-    try:
-        async with connect_engine(path):
-            return True
-    except EngineUnavailable:
-        return False
