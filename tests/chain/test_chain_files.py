@@ -42,8 +42,16 @@ def alter(path: Path, statement: str) -> None:
 
 async def test_an_endpoint_opens_its_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(path.parent)
-    for endpoint in (f"sqlite://{path}", "sqlite:chain.sqlite", "sqlite:./chain.sqlite", f"sqlite:{path}"):
+    for endpoint in (
+        f"sqlite://{path}",
+        "sqlite:chain.sqlite",
+        "sqlite:./chain.sqlite",
+        f"sqlite:{path}",
+        f"sqlite:///{path}",
+    ):
         chain = open_chain(endpoint, 4)
+        assert isinstance(chain, EmbeddedChain)
+        assert chain.path.absolute() == path
         assert (await chain.metagraph()).neurons[0].hotkey == ALICE.ss58_address
         await chain.aclose()
 

@@ -7,6 +7,7 @@ with the file can predict; the epochs that fell due are computed by whoever come
 from __future__ import annotations
 
 import hashlib
+import shlex
 import sqlite3
 import time
 from collections.abc import Callable, Mapping
@@ -236,8 +237,7 @@ class EmbeddedChain:
     def _apply(self, connection: sqlite3.Connection, block: Block, signed: SignedCall) -> Block:
         check_call(signed, genesis=self._genesis, netuid=self._settings.netuid)
         how_to_register = (
-            f"python -c \"from targon.chain import EmbeddedChain; EmbeddedChain.open('{self.path}')"
-            f".register('{signed.call.hotkey}')\""
+            f"targon chain register {shlex.quote(str(self.path))} --wallet.name NAME --wallet.hotkey HOTKEY"
         )
         state.apply(connection, self._settings, block, signed, how_to_register)
         return block

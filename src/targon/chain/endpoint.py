@@ -51,4 +51,5 @@ def _path(endpoint: str) -> Path:
         raise UnsupportedEndpoint(
             "chain endpoint: got no path, expected sqlite:///absolute/path or sqlite:relative/path"
         )
-    return Path(unquote(rest))
+    slashes = len(rest) - len(rest.lstrip("/"))
+    return Path(unquote(rest[max(0, slashes - 1) :]))

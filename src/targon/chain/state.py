@@ -175,7 +175,7 @@ def _set_weights(
         raise NoValidatorPermit(
             f"weights: got them from UID {uid}, which has no validator permit at {rao / RAO_PER_TAO:g} TAO "
             f"of stake, expected one of the {settings.max_validators} neurons with most stake; "
-            "add stake to it"
+            "add some: targon chain register … --stake TAO"
         )
     rules.check_targets(weights, neurons)
     connection.execute("DELETE FROM weight WHERE uid = ?", (uid,))

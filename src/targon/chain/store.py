@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shlex
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
@@ -143,7 +144,7 @@ class Store:
         if not path.is_file():
             raise ChainUnavailable(
                 f"chain {path}: got no file there, expected an embedded chain; check the path, or create one "
-                "with targon.chain.EmbeddedChain.create"
+                f"with: targon chain create {shlex.quote(str(path))}"
             )
         with _sqlite_errors(path):
             connection = _connect(path, "rw")
