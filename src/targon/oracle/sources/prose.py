@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 
 MIN_CHARS = 200
 MAX_CHARS = 320
-"""Length of a passage: about 50 to 80 tokens. Every machine that reads a prompt pays for its length."""
+"""Length of a passage: 40 to 66 tokens for nine in ten of them. Who reads a prompt pays for its length."""
 
 _ROLE = re.compile(r":[a-z]+(?::[a-z]+)?:`~?([^`]+)`")
 _QUOTED = re.compile(r"``([^`]+)``|`([^`']+)['`]")
