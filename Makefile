@@ -41,7 +41,7 @@ bench: .venv/develop.stamp ## Measure, and print a table with this machine's des
 	@$(PY) -m benchmarks $(ARGS)
 
 vectors: .venv/develop.stamp ## Write the conformance vectors again, after a rule has changed
-	@$(PY) -m targon.protocol.vectors vectors
+	@$(PY) -m targon.protocol.vectors --write vectors
 
 lock: .venv/develop.stamp ## Write constraints.txt again, from what is installed in .venv
 	@$(PY) scripts/lock.py
