@@ -109,7 +109,7 @@ def test_a_chain_is_made_registered_on_and_shown(capsys, tmp_path):
     flags = ("--wallet.name", "me", "--wallet.path", str(tmp_path / "wallets"))
     chain = str(tmp_path / "chain.sqlite")
     _, hotkey, _ = _run(capsys, "wallet", "create", *flags)
-    assert _run(capsys, "chain", "create", chain)[1] == f"sqlite:///{chain}\n"
+    assert _run(capsys, "chain", "create", chain)[1] == f"sqlite://{chain}\n"
     code, out, _ = _run(capsys, "chain", "register", chain, "--stake", "100", *flags)
     assert (code, out) == (0, f"{hotkey.strip()} holds UID 0\n")
     code, out, _ = _run(capsys, "chain", "show", chain)

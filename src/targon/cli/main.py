@@ -102,8 +102,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.write(f"targon {__version__}\n")
         return 0
     command = get_subcommand(options, is_required=False)
-    if not isinstance(command, Command):
+    if command is None:
         return main(["--help"])
+    assert isinstance(command, Command)
     try:
         return command.run()
     except KeyboardInterrupt:

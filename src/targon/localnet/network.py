@@ -180,7 +180,7 @@ def _engine(name: str, kind: EngineName, sockets: Path) -> tuple[str, str, list[
 
 
 def _endpoint(settings: Settings) -> str:
-    return f"sqlite:///{chain_path(settings).resolve()}"
+    return f"sqlite://{chain_path(settings).resolve()}"
 
 
 def _common(settings: Settings, wallet: str, socket: str) -> list[str]:

@@ -148,8 +148,10 @@ class ChainView:
         try:
             with anyio.fail_after(CATCH_UP_S):
                 async with self._refreshing:
-                    spacing_s = min(self.info.block_seconds / 8, 0.5)
-                    if self._tried_s < asked_s - spacing_s:
+                    # Whoever read after we asked has read for us, too. Else it is our turn, once it may be.
+                    if self._tried_s < asked_s:
+                        spacing_s = min(self.info.block_seconds / 8, 0.5)
+                        await anyio.sleep(max(0.0, self._tried_s + spacing_s - asked_s))
                         await self._read()
         except (ChainError, TimeoutError) as error:
             raise Refusal(

@@ -32,7 +32,7 @@ class CreateChain(Options):
     def run(self) -> int:
         settings = ChainSettings(netuid=self.netuid, block_seconds=self.block_seconds, tempo=self.tempo)
         EmbeddedChain.create(self.file, settings).close()
-        sys.stdout.write(f"sqlite:///{self.file.resolve()}\n")
+        sys.stdout.write(f"sqlite://{self.file.resolve()}\n")
         return 0
 
 

@@ -9,10 +9,11 @@ from pydantic import Field
 from pydantic_settings import CliPositionalArg
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from targon.cli.errors import CommandError
 from targon.cli.options import Options
-from targon.ledger import SqliteLog, explain, replay
+from targon.ledger import ProverStanding, SqliteLog, explain, replay
 from targon.protocol.primitives import Hotkey, Uid
 from targon.protocol.weights import NoWeights
 
@@ -64,50 +65,57 @@ async def _status(path: Path) -> None:
     log = await SqliteLog.open(path, read_only=True)
     standings = await replay(log)
     await log.aclose()
-    weights = standings.weights()
-    table = Table(title=f"{path}: record {standings.head.seq}, block {standings.block}")
-    for name in (
-        "UID",
-        "hotkey",
-        "tier",
-        "passed",
-        "rate",
-        "total",
-        "tokens",
-        "score",
-        "weight",
-        "last verdict",
-    ):
-        table.add_column(name, overflow="fold")
-    for prover in standings.provers():
-        rate, last = prover.success_rate, prover.last_verdict
-        weight = 0 if isinstance(weights, NoWeights) or prover.uid is None else weights.get(prover.uid, 0)
-        table.add_row(
-            "left" if prover.uid is None else str(prover.uid),
-            f"{prover.hotkey[:8]}…",
-            prover.tier.label,
-            f"{prover.successes}/{prover.attempts}",
-            "" if rate is None else f"{float(rate):.0%}",
-            str(prover.total_successes),
-            f"{prover.verified_tokens}{' (probation)' if prover.on_probation else ''}",
-            f"{prover.score:.4f}",
-            str(weight),
-            "" if last is None else f"{last.outcome}: {last.reason}",
-        )
     console = Console()
+    console.print(
+        f"{path}: {standings.head.seq + 1} records, up to block {standings.block}", soft_wrap=True
+    )
+    if standings.opened is None:
+        return
+    weights = standings.weights()
+    known = {} if isinstance(weights, NoWeights) else weights
+    table = Table(box=None, expand=True, header_style="bold", pad_edge=False)
+    for name in ("UID", "tier", "passed", "rate", "total", "tokens", "score", "weight"):
+        table.add_column(name, justify="left" if name == "tier" else "right", no_wrap=True)
+    table.add_column("last verdict", ratio=1, no_wrap=True, overflow="ellipsis")
+    for prover in standings.provers():
+        table.add_row(*_row(prover, 0 if prover.uid is None else known.get(prover.uid, 0)))
     console.print(table)
     if isinstance(weights, NoWeights):
         console.print(f"No weights would be set: {weights.reason}.")
+    console.print("targon why UID explains a line.", style="dim")
+
+
+def _row(prover: ProverStanding, weight: int) -> list[str]:
+    rate, last = prover.success_rate, prover.last_verdict
+    return [
+        "left" if prover.uid is None else str(prover.uid),
+        prover.tier.label,
+        f"{prover.successes}/{prover.attempts}",
+        "" if rate is None else f"{float(rate):.0%}",
+        str(prover.total_successes),
+        f"{prover.verified_tokens}{'*' if prover.on_probation else ''}",
+        f"{prover.score:.3f}",
+        str(weight) if weight else "-",
+        "" if last is None else f"{last.outcome}: {last.reason}",
+    ]
 
 
 async def _why(path: Path, prover: str, last: int) -> None:
     log = await SqliteLog.open(path, read_only=True)
     entries = await explain(log, Uid(int(prover)) if prover.isdecimal() else Hotkey(prover))
     await log.aclose()
-    console = Console()
+    console = Console(highlight=False)
     if len(entries) > last:
         console.print(
             f"… {len(entries) - last} earlier entries; --last {len(entries)} shows all", style="dim"
         )
     for entry in entries[-last:]:
-        console.print(str(entry), highlight=False, markup=False, soft_wrap=True)
+        line = Text(f"block {entry.block:>6}  ", "dim")
+        line.append(f"{entry.kind:<8} ", "bold")
+        line.append(entry.text, _style(entry.text))
+        console.print(line, soft_wrap=True)
+
+
+def _style(text: str) -> str:
+    words = {" passed ": "green", " failed ": "red", " inconclusive ": "yellow"}
+    return next((style for word, style in words.items() if word in text), "")
