@@ -231,7 +231,7 @@ def test_a_record_that_cannot_be_is_refused() -> None:
         {"fallen_from": Tier.BRONZE},
     ):
         with pytest.raises(ValueError, match="expected 0 <= successes"):
-            Record(**fields)  # type: ignore[arg-type]
+            Record(**fields)
 
 
 # -- laws ----------------------------------------------------------------------------------------------

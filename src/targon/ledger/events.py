@@ -17,9 +17,9 @@ was asked for. Content never stands here, only its digest.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, JsonValue, TypeAdapter, ValidationError
 
 from targon.ledger.errors import LedgerError
 from targon.protocol.messages import MAX_SAFE_INTEGER, Dialect, Message, Receipt
@@ -129,7 +129,7 @@ class Verdict(Message):
     """Similarity."""
     reason: _Text
     """One sentence for the prover's operator."""
-    evidence: dict[str, Any] = Field(default_factory=dict)
+    evidence: dict[str, JsonValue] = Field(default_factory=dict)
     """The numbers behind the reason: a small JSON object, whose keys the method documents."""
     replied: bool
     """Whether the prover answered at all, be it with an error."""

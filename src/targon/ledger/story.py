@@ -46,7 +46,7 @@ async def explain(log: Log, who: Uid | Hotkey) -> list[Entry]:
     Raises:
         UnknownProver: if the log says nothing of it.
     """
-    hotkey = _identify(await replay(log), who)
+    hotkey = await _identify(log, who)
     standings = Standings()
     entries: list[Entry] = []
     async for record in log.read():
@@ -58,7 +58,8 @@ async def explain(log: Log, who: Uid | Hotkey) -> list[Entry]:
     return entries
 
 
-def _identify(standings: Standings, who: Uid | Hotkey) -> Hotkey:
+async def _identify(log: Log, who: Uid | Hotkey) -> Hotkey:
+    standings = await replay(log)
     if isinstance(who, str):
         if standings.prover(who) is None:
             raise UnknownProver(f"got hotkey {who}, expected one that held a UID in this log")
@@ -66,13 +67,16 @@ def _identify(standings: Standings, who: Uid | Hotkey) -> Hotkey:
     holder = standings.holder(who)
     if holder is not None:
         return holder.hotkey
-    former = [prover.hotkey for prover in standings.provers() if prover.last_uid == who]
-    if not former:
-        uids = ", ".join(str(prover.uid) for prover in standings.provers() if prover.uid is not None)
+    last: Hotkey | None = None
+    async for record in log.read():
+        if isinstance(record.event, ProverJoined) and record.event.uid == who:
+            last = record.event.hotkey
+    if last is None:
+        held = ", ".join(str(prover.uid) for prover in standings.provers() if prover.uid is not None)
         raise UnknownProver(
-            f"got UID {who}, expected one that a prover holds or held: {uids or 'there is none'}"
+            f"got UID {who}, expected one that a prover holds or held: {held or 'there is none'}"
         )
-    return former[-1]
+    return last
 
 
 _CONCERNING = (ProverJoined, ProverLeft, Verdict, StepClosed, IntervalClosed, WeightsSet)

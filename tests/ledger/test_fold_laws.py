@@ -1,0 +1,176 @@
+"""What holds of every history."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from random import Random
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from targon.ledger import ProverStanding, Snapshot, Standings, Verdict
+from targon.protocol.messages import Dialect
+from targon.protocol.profile import DEMO
+from targon.protocol.tiers import TIERS
+from targon.protocol.verdicts import Outcome, Purpose
+from targon.protocol.weights import MAX_WEIGHT, NoWeights
+from tests.ledger.history import (
+    ALICE,
+    BOB,
+    CAROL,
+    History,
+    attempt,
+    folded,
+    interval_closed,
+    interval_opened,
+    joined,
+    left,
+    skipped,
+    step_closed,
+    verdict,
+    weights_not_set,
+    weights_set,
+)
+
+PROVERS = (ALICE, BOB, CAROL)
+
+outcomes: st.SearchStrategy[Outcome] = st.sampled_from(["pass", "pass", "pass", "fail", "inconclusive"])
+purposes: st.SearchStrategy[Purpose] = st.sampled_from(["challenge", "inference"])
+dialects: st.SearchStrategy[Dialect] = st.sampled_from(["targon/1", "targon/1", "greedy", "native"])
+speeds = st.none() | st.floats(0.0, 1e4)
+
+
+@st.composite
+def work(draw: st.DrawFn, history: History, block: int) -> list[Verdict]:
+    """Attempts of one block, appended; and the verdicts that are still to come."""
+    seated = [prover for prover in PROVERS if _uid(history, prover) is not None]
+    if not seated:
+        return []
+    first = history.next
+    count = draw(st.integers(0, 5))
+    for _ in range(count):
+        event = attempt(draw(st.sampled_from(seated)), block, purpose=draw(purposes), dialect=draw(dialects))
+        history.add(event)
+    verdicts = []
+    for number in range(first, first + count):
+        outcome = draw(outcomes)
+        replied = outcome == "pass" or draw(st.booleans())
+        tokens = draw(st.integers(0, 64))
+        verdicts.append(verdict(number, outcome, tokens=tokens, speed=draw(speeds), replied=replied))
+    return verdicts
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> History:
+    """Some intervals of a small network, everything that can happen in it included."""
+    history = History.begun(*PROVERS)
+    block = 0
+    for interval in range(draw(st.integers(1, 4))):
+        for _ in range(draw(st.integers(0, 4))):
+            block += 1
+            history.add(*draw(work(history, block)), step_closed(block))
+            if draw(st.booleans()):
+                block += 2
+                history.add(skipped(block - 1, block), weights_not_set("a try", block))
+            if draw(st.booleans()):
+                _leave_or_come_back(history, draw(st.sampled_from(PROVERS)), block)
+        history.add(interval_closed(interval, block), weights_set({0: MAX_WEIGHT}, block))
+        history.add(interval_opened(interval + 1, block))
+    return history
+
+
+def _uid(history: History, prover: str) -> int | None:
+    standing = history.standings.prover(prover)  # type: ignore[arg-type]
+    return None if standing is None else standing.uid
+
+
+def _leave_or_come_back(history: History, prover: str, block: int) -> None:
+    uid = _uid(history, prover)
+    if uid is None:
+        free = next(n for n in range(100) if history.standings.holder(n) is None)  # type: ignore[arg-type]
+        history.add(joined(prover, free, block))  # type: ignore[arg-type]
+    else:
+        history.add(left(prover, uid, block))  # type: ignore[arg-type]
+
+
+@settings(max_examples=40, deadline=None)
+@given(histories(), st.data())
+def test_folding_from_a_snapshot_equals_folding_from_the_start(history: History, data: st.DataObject) -> None:
+    cut = data.draw(st.integers(1, len(history.records)))
+    early = folded(history.records[:cut])
+    resumed = Standings.from_snapshot(Snapshot(early.head, early.to_snapshot()))
+    assert resumed.provers() == early.provers()
+    for record in history.records[cut:]:
+        resumed.apply(record)
+    assert resumed.to_snapshot() == history.standings.to_snapshot()
+    assert resumed.provers() == history.standings.provers()
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data(), st.randoms(use_true_random=False))
+def test_the_order_of_verdicts_within_a_block_changes_nothing(data: st.DataObject, random: Random) -> None:
+    history = History.begun(*PROVERS)
+    history.add(*data.draw(work(history, 1)), step_closed(1)).turn(0, 10)
+    begun = len(history.records)
+    verdicts = data.draw(work(history, 11))
+    asked = history.records[begun:]
+    shuffled = list(verdicts)
+    random.shuffle(shuffled)
+    other = History()
+    other.add(*history.events[:begun], *(record.event for record in asked))
+    for branch, order in ((history, verdicts), (other, shuffled)):
+        branch.add(*order, step_closed(11), interval_closed(1, 20))
+    assert [_rank(p) for p in history.standings.provers()] == [_rank(p) for p in other.standings.provers()]
+    assert history.standings.weights() == other.standings.weights()
+    assert history.standings.medians == other.standings.medians
+
+
+def _rank(prover: ProverStanding) -> tuple[object, ...]:
+    """Everything of a standing but which verdict came last."""
+    return (
+        prover.hotkey,
+        prover.tier,
+        prover.score,
+        prover.attempts,
+        prover.successes,
+        prover.replies,
+        prover.inconclusive,
+        prover.sent,
+        prover.total_successes,
+        prover.verified_tokens,
+        prover.settled_attempts,
+        prover.settled_successes,
+    )
+
+
+@settings(max_examples=40, deadline=None)
+@given(histories())
+def test_no_prover_rises_without_the_rate_of_the_tier_it_reaches(history: History) -> None:
+    standings = Standings()
+    for record in history.records:
+        before = {prover.hotkey: prover for prover in standings.provers()} if standings.opened else {}
+        standings.apply(record)
+        for prover in standings.provers():
+            earlier = before.get(prover.hotkey)
+            if earlier is not None and prover.tier > earlier.tier:
+                assert record.event.kind == "interval_closed"
+                rate = Fraction(earlier.successes, earlier.attempts)
+                assert rate >= TIERS[prover.tier].success_rate
+                assert earlier.attempts >= DEMO.min_attempts
+
+
+@settings(max_examples=40, deadline=None)
+@given(histories())
+def test_weights_are_whole_numbers_with_their_maximum_at_the_top(history: History) -> None:
+    weights = history.standings.weights()
+    if isinstance(weights, NoWeights):
+        assert weights.reason
+    else:
+        assert max(weights.values()) == MAX_WEIGHT
+        assert min(weights.values()) > 0
+
+
+@settings(max_examples=40, deadline=None)
+@given(histories())
+def test_folding_twice_gives_the_same_bytes(history: History) -> None:
+    assert folded(history.records).to_snapshot() == history.standings.to_snapshot()
