@@ -33,7 +33,7 @@ MIN_TEMPERATURE = 0.05
 """Lowest temperature above 0: below it, division blows up the numerical noise between honest engines."""
 
 MIN_NOISE = -math.log(-math.log(0.5 * 2.0**-32))
-"""The least noise there is (x = 0): about −3.135."""
+"""The least noise there is (x = 0): about −3.130."""
 MAX_NOISE = -math.log(-math.log((2.0**32 - 0.5) * 2.0**-32))
 """The most noise there is (x = 2³² − 1): about 22.874."""
 
