@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 
@@ -30,6 +31,7 @@ MAX_ERROR_BYTES = 16_384
 FINISH_S = 0.25
 """How long the end of a stream may take after its last event; a connection that is not at its end by then is
 closed instead of used again."""
+LARGE_BYTES = 1 << 16
 
 _OURS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL}
 
@@ -71,7 +73,7 @@ class Exchange:
         with anyio.move_on_after(wait_s):
             try:
                 self._response = await session.request(
-                    method, url, data=body or None, headers=headers, timeout=timeout, allow_redirects=False
+                    method, url, data=_payload(body), headers=headers, timeout=timeout, allow_redirects=False
                 )
             except (aiohttp.ClientError, OSError) as error:
                 raise self._translate(error) from error
@@ -210,6 +212,11 @@ class Exchange:
         if isinstance(error, aiohttp.ClientPayloadError) and not _broke_off(error):
             return BadResponse(self._axon, "malformed", f"not HTTP: {what}")
         return Disconnected(self._axon, f"the connection broke before the answer was whole: {what}")
+
+
+def _payload(body: bytes) -> bytes | io.BytesIO | None:
+    """A large body goes out in pieces, so that nobody else waits for it."""
+    return io.BytesIO(body) if len(body) > LARGE_BYTES else body or None
 
 
 def _broke_off(error: aiohttp.ClientPayloadError) -> bool:

@@ -117,6 +117,7 @@ class Gate:
             await self._refuse(exchange, Refusal(Code.INTERNAL, "something broke here; it was logged"))
 
     async def _serve(self, scope: Scope, exchange: _Exchange) -> None:
+        _check_headers(scope, self._limits.max_header_bytes)
         target, method = _target(scope), scope["method"]
         address = address_key(scope["client"][0]) if scope.get("client") else "local"
         if target in self._open_routes and method == "GET":
@@ -249,6 +250,18 @@ def _declares_body(scope: Scope) -> bool:
     if _header(scope, b"transfer-encoding") is not None:
         return True
     return _header(scope, b"content-length") not in (None, b"0")
+
+
+def _check_headers(scope: Scope, limit: int) -> None:
+    """The server under us bounds headers only while they are incomplete."""
+    size = len(scope["raw_path"]) + sum(len(name) + len(value) for name, value in scope["headers"])
+    if size > limit:
+        raise Refusal(
+            Code.HEADERS_TOO_LARGE,
+            "the headers are too large",
+            got=f"{size} bytes",
+            expected=f"at most {limit} bytes",
+        )
 
 
 def _check_size(scope: Scope, limit: int) -> None:

@@ -21,6 +21,7 @@ class Code(StrEnum):
     """Every reason for which a neuron refuses. The words of the wire, the metrics and the logs alike."""
 
     # before a byte of the body is read
+    HEADERS_TOO_LARGE = "headers_too_large"
     NO_SUCH_PATH = "no_such_path"
     METHOD_NOT_ALLOWED = "method_not_allowed"
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
@@ -59,6 +60,7 @@ class Code(StrEnum):
 
 
 STATUS: dict[Code, int] = {
+    Code.HEADERS_TOO_LARGE: 431,
     Code.NO_SUCH_PATH: 404,
     Code.METHOD_NOT_ALLOWED: 405,
     Code.UNSUPPORTED_MEDIA_TYPE: 415,

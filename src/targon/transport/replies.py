@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import anyio.lowlevel
 from starlette.types import Send
 
 from targon.protocol.messages import GenerateResponse, TokenEvent
@@ -48,6 +49,9 @@ class EventStream:
 
     async def token(self, event: TokenEvent) -> None:
         await self._event(b"data: " + event.model_dump_json().encode() + b"\n\n")
+        # The server under us takes bytes without waiting, those of a client that left too: give others their
+        # turn, or an engine that never waits would never hear that its client is gone.
+        await anyio.lowlevel.checkpoint()
 
     async def done(self, response: GenerateResponse) -> None:
         await self._event(f"event: {DONE}\ndata: ".encode() + response.to_bytes() + b"\n\n", last=True)

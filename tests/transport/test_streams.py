@@ -1,0 +1,332 @@
+"""Streamed answers: what arrives when, and streams that break the rules."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+
+import anyio
+import pytest
+from anyio.abc import SocketStream
+from hypothesis import given
+from hypothesis import strategies as st
+from starlette.types import Receive, Send
+
+from targon.protocol.messages import GenerateRequest, TokenEvent
+from targon.protocol.primitives import TokenId
+from targon.transport import (
+    Answer,
+    BadResponse,
+    Code,
+    Deadlines,
+    Disconnected,
+    EventStream,
+    Limits,
+    NeuronClient,
+    Refusal,
+    Refused,
+    SignedRequest,
+    TimedOut,
+    TransportError,
+    while_connected,
+)
+from targon.transport.sse import Event, EventDecoder
+from tests.transport.world import (
+    ALICE,
+    STREAM_HEAD,
+    Script,
+    a_gate,
+    a_request,
+    a_response,
+    a_scripted_prover,
+    done_event,
+    head,
+    says,
+    signed_headers,
+    token_event,
+)
+
+pytestmark = pytest.mark.anyio
+
+QUICK = Deadlines(connect_s=0.5, first_byte_s=0.5, between_bytes_s=0.3, total_s=1.0)
+REQUEST = a_request(stream=True)
+
+
+def open_sockets() -> int:
+    links = (link for link in Path("/proc/self/fd").iterdir() if link.is_symlink())
+    return sum(1 for link in links if link.readlink().name.startswith("socket:"))
+
+
+async def stream_three(request: GenerateRequest, send: Send, pause_s: float = 0.0) -> None:
+    stream = EventStream(send)
+    for token in (5, 6, 7):
+        await stream.token(TokenEvent(token_ids=(TokenId(token),), text="x"))
+        await anyio.sleep(pause_s)
+    await stream.done(a_response(request))
+
+
+async def ask(script: Script, deadlines: Deadlines = QUICK) -> TransportError:
+    async with a_scripted_prover(script) as prover, NeuronClient(deadlines=deadlines) as client:
+        with anyio.fail_after(5.0), pytest.raises(TransportError) as caught:
+            async for _ in client.stream(prover, REQUEST, ALICE):
+                pass
+    return caught.value
+
+
+async def test_a_stream_yields_its_tokens_and_ends_with_the_signed_answer() -> None:
+    async def handler(signed: SignedRequest, receive: Receive, send: Send) -> None:
+        await stream_three(REQUEST, send, pause_s=0.05)
+
+    async with a_gate(handler=handler) as gate, NeuronClient() as client:
+        *tokens, answer = [part async for part in client.stream(gate.place, REQUEST, ALICE)]
+
+    assert [part.token_ids for part in tokens if isinstance(part, TokenEvent)] == [(5,), (6,), (7,)]
+    assert isinstance(answer, Answer)
+    assert answer.response == a_response(REQUEST)
+    timing = answer.timing
+    assert timing.first_token_s is not None
+    assert timing.last_token_s is not None
+    assert 0.09 <= timing.last_token_s - timing.first_token_s < 1.0
+    assert timing.tokens_per_s == pytest.approx(2 / (timing.last_token_s - timing.first_token_s))
+    assert timing.total_s >= timing.last_token_s
+
+
+async def test_generate_collects_a_stream_where_the_request_asks_for_one() -> None:
+    async def handler(signed: SignedRequest, receive: Receive, send: Send) -> None:
+        await stream_three(REQUEST, send)
+
+    async with a_gate(handler=handler) as gate, NeuronClient() as client:
+        for _ in range(5):
+            answer = await client.generate(gate.place, REQUEST, ALICE)
+            assert answer.response == a_response(REQUEST)
+
+
+async def test_a_stream_read_to_its_end_leaves_its_connection_for_the_next() -> None:
+    async def handler(signed: SignedRequest, receive: Receive, send: Send) -> None:
+        await stream_three(REQUEST, send)
+
+    async with a_gate(handler=handler) as gate, NeuronClient() as client:
+        before = open_sockets()
+        for _ in range(4):
+            await client.generate(gate.place, REQUEST, ALICE)
+
+        # One connection has two ends, and both are here.
+        assert open_sockets() - before == 2
+
+
+async def test_small_events_are_sent_at_once() -> None:
+    async def handler(signed: SignedRequest, receive: Receive, send: Send) -> None:
+        await stream_three(REQUEST, send)
+
+    async with a_gate(handler=handler) as gate, NeuronClient() as client:
+        answers = [await client.generate(gate.place, REQUEST, ALICE) for _ in range(10)]
+
+    # Held back until the last was acknowledged, nearly every one would take 40 ms.
+    assert min(answer.timing.total_s for answer in answers[1:]) < 0.03
+
+
+async def test_a_request_for_a_whole_answer_cannot_be_streamed() -> None:
+    async with NeuronClient() as client:
+        with pytest.raises(ValueError, match="stream"):
+            await anext(client.stream(a_gate, a_request(), ALICE))  # type: ignore[arg-type]
+
+
+async def test_a_refusal_before_the_first_token_has_a_status() -> None:
+    async def handler(signed: SignedRequest, receive: Receive, send: Send) -> None:
+        raise Refusal(Code.QUEUE_FULL, "busy", retry_after_s=1.0)
+
+    async with a_gate(handler=handler) as gate, NeuronClient() as client:
+        with pytest.raises(Refused) as refused:
+            await client.generate(gate.place, REQUEST, ALICE)
+
+    assert (refused.value.status, refused.value.code) == (503, "queue_full")
+
+
+async def test_a_failure_in_the_middle_of_a_stream_is_an_error_event() -> None:
+    async def handler(signed: SignedRequest, receive: Receive, send: Send) -> None:
+        stream = EventStream(send)
+        await stream.token(TokenEvent(token_ids=(TokenId(5),), text="x"))
+        refusal = Refusal(Code.ENGINE_UNAVAILABLE, "broke")
+        await stream.error(refusal)
+        raise refusal
+
+    async with a_gate(handler=handler) as gate, NeuronClient() as client:
+        with pytest.raises(Refused) as refused:
+            await client.generate(gate.place, REQUEST, ALICE)
+
+        assert (refused.value.status, refused.value.code) == (200, "engine_unavailable")
+        assert gate.refusals("engine_unavailable") == 1
+
+
+async def test_hanging_up_cancels_the_work() -> None:
+    cancelled = anyio.Event()
+
+    async def work(send: Send) -> None:
+        stream = EventStream(send)
+        try:
+            while True:
+                await stream.token(TokenEvent(token_ids=(TokenId(5),), text="x"))
+                await anyio.sleep(0.01)
+        finally:
+            cancelled.set()
+
+    async def handler(signed: SignedRequest, receive: Receive, send: Send) -> None:
+        await while_connected(receive, partial(work, send))
+
+    async with a_gate(handler=handler) as gate, NeuronClient() as client:
+        parts = client.stream(gate.place, REQUEST, ALICE)
+        await anext(parts)
+        await parts.aclose()
+
+        with anyio.fail_after(2.0):
+            await cancelled.wait()
+
+
+async def test_work_that_ended_is_not_taken_for_abandoned() -> None:
+    async def handler(signed: SignedRequest, receive: Receive, send: Send) -> None:
+        work: Callable[[], Awaitable[None]] = partial(stream_three, REQUEST, send)
+        await while_connected(receive, work)
+
+    async with a_gate(handler=handler) as gate, NeuronClient() as client:
+        for _ in range(20):
+            await client.generate(gate.place, REQUEST, ALICE)
+
+        assert gate.registry.get_sample_value("targon_requests_abandoned_total") == 0
+
+
+BROKEN = {
+    "no events": ([b"hello\n\n"], "malformed"),
+    "no JSON": ([b"data: hello\n\n"], "malformed"),
+    "an unknown event": ([b"event: surprise\ndata: {}\n\n"], "malformed"),
+    "no response at the end": ([b"event: done\ndata: {}\n\n"], "malformed"),
+    "other tokens than were signed": (
+        [token_event(5), token_event(9), done_event(a_response(REQUEST))],
+        "inconsistent",
+    ),
+    "fewer tokens than were signed": ([token_event(5), done_event(a_response(REQUEST))], "inconsistent"),
+    "more tokens than were asked for": ([token_event(*range(9))], "too_large"),
+    "a whole answer": ([a_response(REQUEST).to_bytes()], None),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+async def test_a_stream_that_breaks_the_rules_is_a_bad_response(what: str) -> None:
+    pieces, reason = BROKEN[what]
+    error = await ask(says(STREAM_HEAD, *pieces))
+
+    if reason is None:
+        assert isinstance(error, Disconnected)
+    else:
+        assert isinstance(error, BadResponse)
+        assert error.reason == reason
+
+
+async def test_a_stream_that_ends_without_its_receipt_is_disconnected() -> None:
+    error = await ask(says(STREAM_HEAD, token_event(5), token_event(6)))
+
+    assert isinstance(error, Disconnected)
+
+
+async def test_a_stream_that_does_not_begin_is_timed_out() -> None:
+    async def silence(stream: SocketStream) -> None:
+        await anyio.sleep(10)
+
+    error = await ask(silence)
+
+    assert isinstance(error, TimedOut)
+    assert error.phase == "first byte"
+
+
+async def test_a_stream_that_pauses_for_too_long_is_timed_out() -> None:
+    async def pauses(stream: SocketStream) -> None:
+        await stream.send(STREAM_HEAD + token_event(5))
+        await anyio.sleep(10)
+
+    error = await ask(pauses)
+
+    assert isinstance(error, TimedOut)
+    assert error.phase == "between bytes"
+
+
+async def test_a_stream_of_comments_for_ever_is_timed_out() -> None:
+    async def comments(stream: SocketStream) -> None:
+        await stream.send(STREAM_HEAD)
+        while True:
+            await stream.send(b": still here\n\n")
+            await anyio.sleep(0.02)
+
+    error = await ask(comments)
+
+    assert isinstance(error, TimedOut)
+    assert error.phase == "total"
+
+
+async def test_a_flood_of_events_is_stopped() -> None:
+    async def flood(stream: SocketStream) -> None:
+        await stream.send(STREAM_HEAD)
+        while True:
+            await stream.send(b": " + b"x" * 10_000 + b"\n")
+
+    error = await ask(flood)
+
+    assert isinstance(error, BadResponse)
+    assert error.reason == "too_large"
+
+
+async def test_a_client_that_does_not_read_its_stream_is_cut_off() -> None:
+    ended = anyio.Event()
+
+    async def work(send: Send) -> None:
+        stream = EventStream(send)
+        try:
+            while True:
+                await stream.token(TokenEvent(token_ids=(TokenId(5),), text="x" * 10_000))
+        finally:
+            ended.set()
+
+    async def handler(signed: SignedRequest, receive: Receive, send: Send) -> None:
+        await while_connected(receive, partial(work, send))
+
+    async with (
+        a_gate(handler=handler, limits=Limits(write_stall_s=0.3)) as gate,
+        await anyio.connect_tcp("127.0.0.1", gate.port) as stream,
+    ):
+        await stream.send(head(signed_headers()) + b"{}")
+        with anyio.fail_after(5.0):
+            await ended.wait()
+
+
+EVENTS = [
+    Event("message", json.dumps({"token_ids": [1], "text": "a\nb"}).encode()),
+    Event("done", b"{}"),
+    Event("message", b"two\nlines"),
+]
+ENCODED = (
+    b": comment\n\n"
+    b'data: {"token_ids": [1], "text": "a\\nb"}\n\n'
+    b"event: done\r\ndata: {}\r\nid: 7\r\n\r\n"
+    b"event: forgotten\n\n"
+    b"data:two\ndata: lines\n\n"
+)
+
+
+@given(cuts=st.lists(st.integers(0, len(ENCODED)), max_size=12))
+def test_events_are_the_same_however_their_bytes_are_cut(cuts: list[int]) -> None:
+    edges = [0, *sorted(cuts), len(ENCODED)]
+    decoder = EventDecoder()
+
+    events = [event for start, end in pairwise(edges) for event in decoder.feed(ENCODED[start:end])]
+
+    assert events == EVENTS
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_events_or_a_value_error(data: bytes) -> None:
+    try:
+        events = EventDecoder().feed(data)
+    except ValueError:
+        return
+    assert all(isinstance(event, Event) for event in events)
