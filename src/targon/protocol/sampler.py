@@ -46,7 +46,7 @@ Floats = NDArray[np.float64]
 Ids = NDArray[np.int64]
 
 _FIRST_PREFIX = 256
-_PREFIX_GROWTH = 16
+_PREFIX_GROWTH = 4
 
 
 def check_sampling(sampling: Sampling) -> None:
@@ -128,12 +128,10 @@ def candidates(scores: Floats, top_k: int, top_p: float) -> Ids:
     Returns:
         ``(n,) int64``, token ids in increasing order, n ≥ 1.
     """
-    kept = np.arange(scores.size)
-    if 0 < top_k < scores.size:
-        kept = np.sort(_first(scores, top_k))
-    if top_p < 1.0:
-        kept = kept[_nucleus(scores[kept], top_p)]
-    return kept
+    if not 0 < top_k < scores.size:
+        return np.arange(scores.size) if top_p == 1.0 else _nucleus(scores, top_p)
+    kept = np.sort(_first(scores, top_k))
+    return kept if top_p == 1.0 else kept[_nucleus(scores[kept], top_p)]
 
 
 def _first(scores: Floats, count: int) -> Ids:

@@ -1,0 +1,231 @@
+"""The sampler replayed over claimed tokens: exact with the whole vocabulary, careful with less."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from targon.protocol import (
+    MARGIN_CLIP,
+    InvalidLogits,
+    Replay,
+    Sampling,
+    UnsupportedSampling,
+    candidates,
+    choose,
+    gumbel,
+    replay_tokens,
+)
+from targon.protocol.replay import unseen_weight
+from targon.protocol.sampler import scaled
+
+VOCAB = 60
+PARAMETERS = [
+    {"temperature": 0.0},
+    {"temperature": 1.0},
+    {"temperature": 0.7},
+    {"temperature": 1.5, "choice": 2},
+    {"temperature": 0.8, "top_p": 0.9},
+    {"temperature": 1.4, "top_p": 0.7},
+    {"temperature": 1.0, "top_p": 0.3},
+    {"temperature": 0.8, "top_k": 5},
+    {"temperature": 0.8, "top_k": 20, "top_p": 0.95},
+]
+
+
+def sampling(**fields: object) -> Sampling:
+    return Sampling.from_json({"seed": "0" * 16, "max_tokens": 1} | fields)
+
+
+def reference(seed: int, positions: int, spread: float = 2.0, vocab: int = VOCAB) -> np.ndarray:
+    """Log-probabilities as a reference engine has them: ``(positions, vocab) float32``."""
+    logits = np.random.default_rng(seed).normal(size=(positions, vocab)) * spread
+    return (logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))).astype(np.float32)
+
+
+def replayed(
+    logprobs: np.ndarray,
+    claimed: list[int] | np.ndarray,
+    chosen: Sampling,
+    run_key: int,
+    seen: int | None = None,
+    first_position: int = 0,
+) -> Replay:
+    """Replay with the ``seen`` most likely tokens of each position, or all of them."""
+    vocab = logprobs.shape[1]
+    ids = np.argsort(-logprobs, axis=1, kind="stable")[:, : seen or vocab]
+    return replay_tokens(
+        ids.astype(np.int32),
+        np.take_along_axis(logprobs, ids, axis=1),
+        np.asarray(claimed),
+        np.take_along_axis(logprobs, np.asarray(claimed)[:, None], axis=1)[:, 0],
+        vocab_size=vocab,
+        sampling=chosen,
+        run_key=run_key,
+        first_position=first_position,
+    )
+
+
+def honest(logprobs: np.ndarray, chosen: Sampling, run_key: int, first_position: int = 0) -> list[int]:
+    return [choose(row, chosen, run_key, first_position + place) for place, row in enumerate(logprobs)]
+
+
+@pytest.mark.parametrize("parameters", PARAMETERS)
+@pytest.mark.parametrize("vocab", [3, VOCAB, 900])
+def test_with_the_whole_vocabulary_gap_and_margin_are_those_of_all_values(
+    parameters: dict[str, float], vocab: int
+) -> None:
+    chosen, logprobs = sampling(**parameters), reference(1, 20, vocab=vocab)
+    claimed = np.random.default_rng(2).integers(0, vocab, size=20)
+    result = replayed(logprobs, claimed, chosen, 99)
+    assert result.best_ids.tolist() == honest(logprobs, chosen, 99)
+    assert not result.unsure.any()
+    for position, claim in enumerate(claimed):
+        values = scaled(logprobs[position], chosen.temperature)
+        if chosen.temperature > 0.0:
+            outside = np.ones(vocab, dtype=bool)
+            outside[candidates(values, chosen.top_k, chosen.top_p)] = False
+            values = values + gumbel(99, position, chosen.choice, np.arange(vocab))
+            values[outside] = -np.inf
+        second, best = np.sort(values)[-2:]
+        assert result.gaps[position] == pytest.approx(min(best - second, MARGIN_CLIP), abs=1e-12)
+        assert result.margins[position] == pytest.approx(min(best - values[claim], MARGIN_CLIP), abs=1e-12)
+        assert result.among[position] == np.isfinite(values[claim])
+
+
+@settings(deadline=None)
+@given(st.sampled_from(PARAMETERS), st.integers(0, 2**64 - 1), st.integers(1, VOCAB), st.integers(0, 1000))
+def test_an_honest_claim_never_has_a_margin_however_little_of_the_vocabulary_was_seen(
+    parameters: dict[str, float], run_key: int, seen: int, seed: int
+) -> None:
+    chosen, logprobs = sampling(**parameters), reference(seed, 4)
+    result = replayed(logprobs, honest(logprobs, chosen, run_key), chosen, run_key, seen)
+    assert result.margins.tolist() == [0.0] * 4
+    assert result.among.all()
+    assert result.agreement == 1.0
+
+
+@settings(deadline=None)
+@given(
+    st.sampled_from(PARAMETERS),
+    st.integers(0, 2**64 - 1),
+    st.integers(1, VOCAB - 1),
+    st.lists(st.integers(0, VOCAB - 1), min_size=4, max_size=4),
+)
+def test_where_the_list_suffices_it_says_what_the_whole_vocabulary_says_and_else_it_accuses_less(
+    parameters: dict[str, float], run_key: int, seen: int, claimed: list[int]
+) -> None:
+    chosen, logprobs = sampling(**parameters), reference(run_key % 1000, 4)
+    whole, part = (
+        replayed(logprobs, claimed, chosen, run_key),
+        replayed(logprobs, claimed, chosen, run_key, seen),
+    )
+    assert (part.margins <= whole.margins + 1e-12).all()
+    sure = ~part.unsure
+    assert part.best_ids[sure].tolist() == whole.best_ids[sure].tolist()
+    assert part.margins[sure] == pytest.approx(whole.margins[sure])
+    assert part.among[sure].tolist() == whole.among[sure].tolist()
+
+
+def test_cuts_that_lie_within_the_list_leave_no_doubt() -> None:
+    logprobs, claimed = reference(5, 30), [0] * 30
+    assert not replayed(logprobs, claimed, sampling(temperature=0.8, top_k=10), 1, seen=10).unsure.any()
+    assert not replayed(logprobs, claimed, sampling(temperature=0.0), 1, seen=1).unsure.any()
+    assert not replayed(logprobs, claimed, sampling(temperature=1.0, top_p=0.05), 1, seen=20).unsure.any()
+    assert replayed(logprobs, claimed, sampling(temperature=0.8), 1, seen=10).unsure.all()
+    assert replayed(logprobs, claimed, sampling(temperature=1.0, top_p=0.999), 1, seen=10).unsure.all()
+    assert replayed(
+        logprobs, claimed, sampling(temperature=0.8, top_k=11, top_p=0.999), 1, seen=10
+    ).unsure.all()
+
+
+def test_a_best_token_beyond_the_reach_of_any_noise_is_sure() -> None:
+    logprobs = np.full((1, 50), -40.0, dtype=np.float32)
+    logprobs[0, 7] = 0.0
+    result = replayed(logprobs, [7], sampling(temperature=1.0), 5, seen=2)
+    assert (result.best_ids[0], bool(result.unsure[0])) == (7, False)
+
+
+def test_the_position_of_the_first_row_can_be_any() -> None:
+    chosen, logprobs = sampling(temperature=0.8), reference(6, 10)
+    claimed = honest(logprobs, chosen, 3, first_position=100)
+    assert replayed(logprobs, claimed, chosen, 3, first_position=100).agreement == 1.0
+    assert replayed(logprobs, claimed, chosen, 3).agreement < 1.0
+
+
+@pytest.mark.parametrize("seen", [None, 20])
+def test_a_wrong_key_shows(seen: int | None) -> None:
+    chosen, logprobs = sampling(temperature=1.0), reference(7, 200)
+    result = replayed(logprobs, honest(logprobs, chosen, 1), chosen, 2, seen)
+    assert result.agreement < 0.5
+    assert float(result.margins.mean()) > 0.5
+
+
+def test_a_claimed_token_outside_the_candidates_has_the_clip_for_margin_never_infinity() -> None:
+    logprobs = reference(8, 1)
+    last = int(logprobs[0].argmin())
+    for seen in (None, 10):
+        result = replayed(logprobs, [last], sampling(temperature=1.0, top_k=3), 1, seen)
+        assert (result.margins[0], bool(result.among[0])) == (MARGIN_CLIP, False)
+
+
+def test_a_lonely_candidate_has_the_clip_for_gap() -> None:
+    logprobs = reference(9, 3)
+    result = replayed(logprobs, [0, 1, 2], sampling(temperature=1.0, top_k=1), 1)
+    assert result.gaps.tolist() == [MARGIN_CLIP] * 3
+
+
+def test_a_token_of_probability_zero_is_no_candidate() -> None:
+    logprobs = np.array([[-0.5, -1.0, -50.0, -np.inf]], dtype=np.float32)
+    result = replayed(logprobs, [3], sampling(temperature=1.0), 1)
+    assert (result.margins[0], bool(result.among[0])) == (MARGIN_CLIP, False)
+
+
+def test_no_positions_agree_wholly() -> None:
+    result = replayed(
+        np.empty((0, VOCAB), dtype=np.float32), np.empty(0, dtype=int), sampling(temperature=1.0), 1
+    )
+    assert result.agreement == 1.0
+    assert result.best_ids.shape == result.gaps.shape == result.margins.shape == (0,)
+
+
+def test_bad_numbers_and_other_dialects_are_refused() -> None:
+    logprobs, claimed = reference(10, 2), [0, 1]
+    broken = logprobs.copy()
+    broken[1, 4] = np.nan
+    with pytest.raises(InvalidLogits):
+        replayed(broken, claimed, sampling(temperature=1.0), 1)
+    with pytest.raises(InvalidLogits, match="claimed_logprobs: got NaN"):
+        replayed(broken, [0, 4], sampling(temperature=1.0), 1, seen=3)
+    with pytest.raises(UnsupportedSampling):
+        replayed(logprobs, claimed, sampling(temperature=1.0, dialect="vllm"), 1)
+
+
+@settings(deadline=None)
+@given(
+    st.integers(0, 10**6),
+    st.floats(0.1, 5.0),
+    st.integers(1, VOCAB - 1),
+    st.sampled_from([0.05, 0.5, 1.0, 2.0, 10.0]),
+)
+def test_the_unseen_weight_lies_within_its_bounds(
+    seed: int, spread: float, seen: int, temperature: float
+) -> None:
+    logprobs = np.sort(reference(seed, 1, spread)[0])[::-1]
+    weights = np.exp((logprobs.astype(np.float64) - float(logprobs[0])) / temperature)
+    unseen = float(weights[seen:].sum())
+    assume(
+        float(np.exp(logprobs[seen:].astype(np.float64)).sum()) > 1e-3
+    )  # float32 holds the mass well enough
+    low, high = unseen_weight(logprobs[:seen], VOCAB, temperature)
+    assert low * 0.98 <= unseen <= high * 1.02
+
+
+def test_with_no_mass_unseen_there_is_no_unseen_weight() -> None:
+    assert unseen_weight(np.zeros(1, dtype=np.float32), 10, 0.7) == (0.0, 0.0)
+    nothing = np.array([math.log(0.5), -math.inf], dtype=np.float32)
+    assert unseen_weight(nothing, 10, 0.7) == (0.0, 0.0)
