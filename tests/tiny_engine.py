@@ -1,0 +1,108 @@
+"""An engine that needs no model: letters, drawn by the real sampler from made-up logits.
+
+The logits of a position follow from the prompt and the tokens before it, so that two of these engines agree
+with one another, as two engines that run the same model do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncGenerator, Sequence
+
+import anyio
+import numpy as np
+
+from targon.engines import EngineUnavailable, GenerateTask, ModelIdentity, Scores, ScoreTask, Step
+from targon.protocol.messages import ChatMessage
+from targon.protocol.primitives import Digest, TokenId
+from targon.protocol.sampler import choose
+from targon.protocol.text import answer_text
+
+EOS = TokenId(0)
+VOCABULARY = 27
+
+
+class TinyEngine:
+    """The engine port, at once.
+
+    Attributes:
+        down: whether it fails whatever it is asked.
+        wrong: whether it draws noise that nobody asked for.
+        pause_s: how long each token takes.
+        asked: every task that it was given.
+    """
+
+    def __init__(self, *, down: bool = False, wrong: bool = False, pause_s: float = 0.0) -> None:
+        self.down = down
+        self.wrong = wrong
+        self.pause_s = pause_s
+        self.asked: list[GenerateTask] = []
+
+    @property
+    def identity(self) -> ModelIdentity:
+        return ModelIdentity(
+            name="tiny",
+            model_digest=Digest("d" * 64),
+            dtype="float32",
+            engine="tiny 1",
+            vocab_size=VOCABULARY,
+            context_length=100_000,
+            eos_ids=(EOS,),
+            dialects=("targon/1", "greedy"),
+            max_batch=16,
+        )
+
+    async def generate(self, task: GenerateTask) -> AsyncGenerator[Step, None]:
+        await self.check()
+        self.asked.append(task)
+        ids: list[TokenId] = []
+        told = ""
+        prompt = "".join(message.content for message in task.messages)
+        while True:
+            await anyio.sleep(self.pause_s)
+            key = task.run_key ^ int(self.wrong)
+            token = choose(_logits(prompt, ids), task.sampling, key, len(ids))
+            ids.append(token)
+            text = await self.text(ids, task.sampling.stop)
+            whole = "".join(map(_letter, ids))
+            reason = None
+            if token == EOS:
+                reason = "stop"
+            elif any(stop in whole for stop in task.sampling.stop):
+                reason = "stop_string"
+            elif len(ids) == task.sampling.max_tokens:
+                reason = "length"
+            yield Step(token, text[len(told) :], -1.0, reason)
+            told = text
+            if reason is not None:
+                return
+
+    async def score(self, tasks: Sequence[ScoreTask]) -> list[Scores]:
+        raise NotImplementedError
+
+    async def prompt_token_ids(self, messages: Sequence[ChatMessage]) -> tuple[TokenId, ...]:
+        raise NotImplementedError
+
+    async def text(self, token_ids: Sequence[TokenId], stop: Sequence[str]) -> str:
+        await self.check()
+        return answer_text(
+            token_ids, lambda ids: "".join(map(_letter, ids)), eos_ids=self.identity.eos_ids, stop=stop
+        )
+
+    async def check(self) -> None:
+        if self.down:
+            raise EngineUnavailable("the tiny engine is down")
+
+    async def aclose(self) -> None:
+        pass
+
+
+def _letter(token: int) -> str:
+    return chr(ord("a") - 1 + token)
+
+
+def _logits(prompt: str, ids: Sequence[int]) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+    seed = hashlib.sha256(prompt.encode() + bytes(ids)).digest()
+    logits = np.random.default_rng(list(seed)).normal(size=VOCABULARY).astype(np.float32)
+    logits[EOS] -= 3
+    return logits
