@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import aclosing, contextmanager
 from pathlib import Path
 
+import anyio
 import pytest
 
 from targon.ledger import Attempt, Head, LogUnavailable, SqliteLog, Verdict, replay
@@ -75,3 +76,21 @@ async def test_a_second_writer_is_refused_by_name_and_readers_are_welcome(path: 
         kill(process)
     async with aclosing(await SqliteLog.open(path)) as log:
         assert (await log.head()).seq >= later.seq
+
+
+async def test_a_reader_sees_a_new_log_whole_or_not_at_all(tmp_path: Path) -> None:
+    for number in range(20):
+        path = tmp_path / f"{number}.sqlite3"
+        async with anyio.create_task_group() as group:
+            group.start_soon(_begin, path)
+            while True:
+                try:
+                    async with aclosing(await SqliteLog.open(path, read_only=True)) as log:
+                        assert (await log.head()).seq == -1
+                    break
+                except LogUnavailable as error:
+                    assert "there is no log" in str(error)  # noqa: PT017 - many tries, any may fail
+
+
+async def _begin(path: Path) -> None:
+    await (await SqliteLog.open(path)).aclose()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import pytest
 
 from targon.ledger import InvalidHistory, Standings
@@ -52,6 +54,11 @@ def test_an_attempt_counts_as_sent_at_once_and_as_an_attempt_with_its_verdict() 
     assert after is not None
     assert (after.attempts, after.successes, after.total_successes, after.verified_tokens) == (1, 1, 1, 64)
     assert not history.standings.open_attempts
+
+
+def test_the_success_rate_is_that_of_the_running_interval() -> None:
+    history = History.begun(ALICE).step(1, (ALICE, "pass"), (ALICE, "fail"), (ALICE, "inconclusive"))
+    assert history.standings.provers()[0].success_rate == Fraction(1, 2)
 
 
 def test_the_last_verdict_is_kept_with_its_reason() -> None:

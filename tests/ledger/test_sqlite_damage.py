@@ -67,6 +67,19 @@ def cut_off(path: Path, count: int) -> int:
     return size_of(path)
 
 
+def overwrite(path: Path, place: int, data: bytes) -> None:
+    with path.open("r+b") as file:
+        file.seek(place)
+        file.write(data)
+
+
+def break_the_large_event(path: Path) -> None:
+    """Point from the first page of its own that it fills to a page that is not there."""
+    data = path.read_bytes()
+    page = next(at for at in range(0, len(data), PAGE) if data[at + 4 : at + 1_000] == b"9" * 996)
+    overwrite(path, page, b"\xff" * 4)
+
+
 def names_in(folder: Path) -> set[str]:
     return {file.name for file in folder.iterdir()}
 
@@ -179,14 +192,37 @@ LARGE = verdict(len(SHORT) - 1, evidence={"margins": "9" * 10_000})
 """An event that fills pages of its own, at the file's end."""
 
 
-@pytest.mark.parametrize("cut", [PAGE - 1, PAGE])
-async def test_a_file_cut_within_its_last_record_loses_that_record_alone(path: Path, cut: int) -> None:
+async def test_a_file_cut_within_its_last_record_loses_that_record_alone(path: Path) -> None:
     records = await write(path, SHORT, LARGE)
-    cut_off(path, cut)
+    cut_off(path, PAGE - 1)
+    with capture_logs() as logs:
+        assert await read(path) == records[:-1]
+    assert [(entry["event"], entry["seq"]) for entry in logs] == [("torn_record_removed", records[-1].seq)]
+
+
+async def test_a_file_that_lost_a_page_of_its_last_record_is_written_anew_without_it(path: Path) -> None:
+    records = await write(path, SHORT, LARGE)
+    cut_off(path, PAGE)
     with capture_logs() as logs:
         assert await read(path) == records[:-1]
     assert [(entry["event"], entry["records"]) for entry in logs] == [("log_salvaged", len(records) - 1)]
     assert names_in(path.parent) == {path.name + suffix for suffix in ("", ".damaged", ".writer")}
+
+
+async def test_garbage_in_the_last_page_loses_the_last_record_alone(path: Path) -> None:
+    records = await write(path, SHORT, LARGE)
+    overwrite(path, size_of(path) - PAGE, b"\xff" * PAGE)
+    with capture_logs() as logs:
+        assert await read(path) == records[:-1]
+    assert [entry["event"] for entry in logs] == ["torn_record_removed"]
+
+
+async def test_a_last_record_that_sqlite_cannot_read_is_left_out(path: Path) -> None:
+    records = await write(path, SHORT, LARGE)
+    break_the_large_event(path)
+    with capture_logs() as logs:
+        assert await read(path) == records[:-1]
+    assert [entry["event"] for entry in logs] == ["log_salvaged"]
 
 
 async def test_a_salvaged_log_goes_on(path: Path) -> None:
@@ -195,6 +231,25 @@ async def test_a_salvaged_log_goes_on(path: Path) -> None:
     async with aclosing(await SqliteLog.open(path)) as log:
         await log.append([LARGE], expected=Head(records[-2].seq, records[-2].hash))
     assert await read(path) == records
+
+
+async def test_a_write_ahead_log_does_not_outlive_the_file_that_it_belongs_to(
+    path: Path, tmp_path: Path
+) -> None:
+    records = await write(path, SHORT, LARGE)
+    torn = tmp_path / "copy" / path.name
+    torn.parent.mkdir()
+    async with aclosing(await SqliteLog.open(path)) as log:
+        await log.save_snapshot(Snapshot(Head(2, records[2].hash), b"{}"))
+        for suffix in ("", "-wal"):
+            shutil.copy(path.with_name(path.name + suffix), torn.with_name(torn.name + suffix))
+    break_the_large_event(torn)
+    with closing(sqlite3.connect(torn)) as reader:  # whoever else has the file open keeps its log there
+        reader.execute("SELECT seq FROM log").fetchall()
+        assert await read(torn) == records[:-1]
+    kept = {torn.name + suffix for suffix in ("", ".damaged", ".damaged-wal", ".writer")}
+    assert kept <= names_in(torn.parent) <= kept | {torn.name + ".damaged-shm"}
+    assert await read(torn) == records[:-1]
 
 
 async def test_a_file_that_lost_only_snapshots_keeps_every_record(path: Path) -> None:
@@ -313,9 +368,7 @@ async def test_a_file_that_lost_more_than_its_last_record_is_refused(path: Path)
 
 async def test_a_page_of_garbage_in_the_middle_is_refused(path: Path) -> None:
     await write(path, story(60))
-    with path.open("r+b") as file:
-        file.seek(6 * PAGE)
-        file.write(b"\xff" * PAGE)
+    overwrite(path, 6 * PAGE, b"\xff" * PAGE)
     with pytest.raises(CorruptLog, match=r"^record \d+: "):
         await read(path)
     with pytest.raises(CorruptLog, match=r"^record \d+: "):
@@ -382,6 +435,22 @@ async def test_a_database_whose_header_alone_is_left_is_refused(path: Path) -> N
     cut_off(path, size_of(path) - 60)
     with pytest.raises(LogUnavailable, match=r"cannot open the log|damaged beyond repair"):
         await SqliteLog.open(path)
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+async def test_a_file_that_only_begins_like_a_database_is_refused(path: Path, read_only: bool) -> None:
+    write_diary(path)
+    overwrite(path, 0, b"SQLite format 3\x00" + b"\xff" * 2 * PAGE)
+    with pytest.raises(LogUnavailable, match=r"cannot (open|read) the log .*not a database"):
+        await SqliteLog.open(path, read_only=read_only)
+
+
+async def test_a_log_that_loses_its_tables_cannot_be_read(path: Path) -> None:
+    await write(path, story())
+    async with aclosing(await SqliteLog.open(path, read_only=True)) as log:
+        alter(path, "DROP TABLE records")
+        with pytest.raises(LogUnavailable, match=r"cannot read the log .*no such table"):
+            _ = [record async for record in log.read()]
 
 
 async def test_a_writer_that_was_refused_leaves_no_lock(path: Path) -> None:

@@ -40,11 +40,13 @@ class CorruptLog(LedgerError):
 
     Attributes:
         seq: the first record that is wrong.
+        problem: what is wrong with it.
     """
 
-    def __init__(self, seq: int, message: str) -> None:
+    def __init__(self, seq: int, problem: str) -> None:
         self.seq = seq
-        super().__init__(f"record {seq}: {message}")
+        self.problem = problem
+        super().__init__(f"record {seq}: {problem}")
 
 
 class InvalidHistory(LedgerError):

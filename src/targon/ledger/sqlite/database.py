@@ -12,6 +12,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Final, NamedTuple
 from urllib.parse import quote
@@ -83,7 +84,20 @@ def rows(connection: sqlite3.Connection, start: int, end: int) -> Iterator[Row]:
     """
     at = start
     try:
-        for stored in connection.execute(_ROWS, (start, end)):
+        for stored in connection.execute(_ROWS, (at, end)):
+            row = Row(*stored)
+            yield row
+            at = row.seq + 1
+    except sqlite3.DatabaseError as error:
+        if not is_malformed(error):
+            raise
+        yield from _rows_one_by_one(connection, at, end)
+
+
+def _rows_one_by_one(connection: sqlite3.Connection, at: int, end: int) -> Iterator[Row]:
+    """As :func:`rows`, but exact: a cursor steps one row ahead, and loses the good row before a bad one."""
+    try:
+        while stored := connection.execute(_ROWS + " LIMIT 1", (at, end)).fetchone():
             row = Row(*stored)
             yield row
             at = row.seq + 1
@@ -152,6 +166,16 @@ def create_tables(connection: sqlite3.Connection) -> None:
         connection.execute(table)
     connection.execute("INSERT INTO log VALUES (1, ?, ?)", (EMPTY.seq, EMPTY.hash))
     connection.execute("COMMIT")
+
+
+def create_file(path: Path) -> None:
+    """Make a log without records where there is no file; readers see it whole or not at all."""
+    unfinished = path.with_name(path.name + ".new")
+    unfinished.unlink(missing_ok=True)
+    with closing(connect(unfinished)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        create_tables(connection)
+    unfinished.replace(path)
 
 
 def check_header(path: Path) -> None:

@@ -23,6 +23,7 @@ from targon.ledger.sqlite.database import (
     check_header,
     check_schema,
     connect,
+    create_file,
     create_tables,
     is_blank,
     is_malformed,
@@ -58,14 +59,18 @@ class LogFile:
         except OSError as error:
             raise LogUnavailable(f"cannot write a log at {path}: {error}") from error
         try:
+            if not path.exists():
+                create_file(path)
             check_header(path)
             try:
                 return cls._open(path, lock)
-            except (sqlite3.DatabaseError, Unreadable) as error:
-                if isinstance(error, sqlite3.Error) and not is_malformed(error):
+            except Unreadable as error:
+                salvage(path, error.problem)
+            except sqlite3.DatabaseError as error:
+                if not is_malformed(error):
                     raise
                 salvage(path, str(error))
-                return cls._open(path, lock)
+            return cls._open(path, lock)
         except sqlite3.Error as error:
             lock.release()
             raise LogUnavailable(f"cannot open the log {path}: {error}") from error
