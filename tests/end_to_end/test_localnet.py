@@ -1,0 +1,48 @@
+"""A small local network, started as a person starts it, with a terminal and without."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+
+def test_a_local_network_runs_to_its_end_and_says_who_stands_where(tmp_path: Path):
+    folder, picture = tmp_path / "net", tmp_path / "screen.svg"
+    flags = ["--path", str(folder), "--picture", str(picture), "--honest", "1", "--bf16", "0"]
+    flags += ["--cheats", "wrong-seed", "--cheats", "offline", "--intervals", "1"]
+    ended = subprocess.run(
+        [sys.executable, "-m", "targon.cli", "localnet", *flags],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "Every honest fp32 prover stands above every cheat" in ended.stdout
+    assert "no verdict" not in ended.stdout
+    assert picture.read_text("utf-8").startswith("<svg")
+    why = subprocess.run(
+        [sys.executable, "-m", "targon.cli", "why", "2", "--path", str(folder)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert "challenge failed (exact)" in why.stdout
+
+
+def test_a_process_that_dies_ends_the_network_with_its_own_words(tmp_path: Path):
+    """A cache folder that cannot be written keeps the engines from starting."""
+    blocked = tmp_path / "cache"
+    blocked.write_text("a file where a folder should be")
+    ended = subprocess.run(
+        [sys.executable, "-m", "targon.cli", "localnet", "--path", str(tmp_path / "net"), "--honest", "1"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "TARGON_CACHE": str(blocked)},
+    )
+    assert ended.returncode == 1
+    assert "ended with exit code" in ended.stderr
