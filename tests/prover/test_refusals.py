@@ -146,7 +146,7 @@ async def test_impossible_sampling_is_refused_by_the_parameters_name(
     parameter: str, sampling: dict[str, Any]
 ) -> None:
     async with a_prover() as world:
-        values = {"seed": "0000000000000007", "max_tokens": 4} | sampling
+        values: dict[str, Any] = {"seed": "0000000000000007", "max_tokens": 4} | sampling
 
         error = await refusal(world, world.request(sampling=Sampling(**values)))
 

@@ -152,8 +152,8 @@ class CountingEngine:
             self.closed += 1
 
     async def score(self, tasks: Sequence[ScoreTask]) -> list[Scores]:
-        empty = np.zeros(0)
-        return [Scores(empty, empty, empty, empty, 0) for _ in tasks]
+        ids, logs = np.zeros(0, np.int32), np.zeros(0, np.float32)
+        return [Scores(ids, logs, logs, ids, 0) for _ in tasks]
 
     async def prompt_token_ids(self, messages: Sequence[ChatMessage]) -> tuple[TokenId, ...]:
         return ()

@@ -22,11 +22,15 @@ class BoundedConnection(H11Protocol):
 
     limits: ClassVar[Limits] = Limits()
 
+    address: str | None = None
+    """The client's address, as far as it counts as one client."""
+
     _header_timer: asyncio.TimerHandle | None = None
     _write_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.address = address_key(self.client[0]) if self.client is not None else None
         if self._crowded():
             transport.abort()
             return
@@ -74,11 +78,9 @@ class BoundedConnection(H11Protocol):
     def _crowded(self) -> bool:
         if len(self.connections) > self.limits.max_connections:
             return True
-        if self.client is None:
+        if self.address is None:
             return False
-        mine = address_key(self.client[0])
-        theirs = (other.client for other in self.connections if isinstance(other, BoundedConnection))
-        same = sum(1 for client in theirs if client is not None and address_key(client[0]) == mine)
+        same = sum(1 for other in self.connections if getattr(other, "address", None) == self.address)
         return same > self.limits.max_connections_per_address
 
 

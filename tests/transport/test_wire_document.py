@@ -1,0 +1,85 @@
+"""docs/wire.md says what the code does."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+from pathlib import Path
+
+import pytest
+from bittensor import http_auth
+
+from targon.transport import STATUS, Code, Deadlines, Limits
+from targon.transport.client import BASE_RESPONSE_BYTES, BYTES_PER_TOKEN, KEEP_ALIVE_S, MAX_RESPONSE_BYTES
+from tests.transport.world import ALICE, PROVER, VERIFIER, a_gate, post
+
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "wire.md").read_text("utf-8")
+
+
+def test_the_documented_codes_and_statuses_are_those_of_the_wire() -> None:
+    rows = re.findall(r"^\| `([a-z_]+)` \| (\d{3}) \|", DOCUMENT, flags=re.MULTILINE)
+
+    assert {code: int(status) for code, status in rows} == {code.value: STATUS[code] for code in Code}
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        http_auth.HEADER_VERSION,
+        http_auth.HEADER_HOTKEY,
+        http_auth.HEADER_RECEIVER,
+        http_auth.HEADER_NONCE,
+        http_auth.HEADER_SIGNATURE,
+        http_auth.HEADER_CRYPTO,
+    ],
+)
+def test_every_header_is_documented(header: str) -> None:
+    assert f"`{header}`" in DOCUMENT
+
+
+@pytest.mark.anyio
+async def test_a_request_signed_by_hand_as_documented_is_accepted() -> None:
+    body, nonce = b'{"by": "hand"}', str(time.time_ns())
+    lines = ["btauth/1", "sr25519", "POST", "/v1/generate", hashlib.sha256(body).hexdigest()]
+    signature = ALICE.sign("\n".join([*lines, nonce, VERIFIER, PROVER]).encode())
+    headers = {
+        "X-Bittensor-Version": "1",
+        "X-Bittensor-Hotkey": VERIFIER,
+        "X-Bittensor-Receiver": PROVER,
+        "X-Bittensor-Nonce": nonce,
+        "X-Bittensor-Signature": "0x" + bytes(signature).hex(),
+        "Content-Type": "application/json",
+        "Content-Length": str(len(body)),
+    }
+
+    async with a_gate() as gate:
+        assert (await post(gate.port, body, headers)).status == 200
+
+
+def test_the_documented_bounds_are_the_defaults() -> None:
+    text, limits, waits = " ".join(DOCUMENT.split()), Limits(), Deadlines()
+    hotkey, address = limits.per_hotkey, limits.per_address
+    for phrase in (
+        f"headers up to {limits.max_header_bytes >> 10} KiB",
+        f"`Content-Length` up to {limits.max_body_bytes >> 20} MiB",
+        f"within {limits.body_timeout_s:g} s and, after the first {limits.body_grace_s:g} s, "
+        f"at {limits.min_body_bytes_per_s >> 10} KiB/s",
+        f"accepted from {limits.max_age_s:g} s before to {limits.allowed_skew_s:g} s after",
+        f"At most {limits.max_connections:,}, of these {limits.max_connections_per_address}",
+        f"headers within {limits.header_timeout_s:g} s",
+        f"cut off after {limits.write_stall_s:g} s",
+        f"let go after {KEEP_ALIVE_S:g} s",
+        f"keeps them for {limits.idle_timeout_s} s",
+        f"{hotkey.per_second:g} requests a second ({hotkey.burst} at once after a quiet time), "
+        f"{hotkey.concurrent} running",
+        f"{address.per_second:g} a second ({address.burst}), {address.concurrent} running",
+        f"{limits.max_concurrent} running in all",
+        f"| connecting | {waits.connect_s:g} s |",
+        f"| first byte of a stream | {waits.first_byte_s:g} s |",
+        f"| between two pieces | {waits.between_bytes_s:g} s |",
+        f"| altogether | {waits.total_s:g} s |",
+        f"{BASE_RESPONSE_BYTES >> 10} KiB + {BYTES_PER_TOKEN} B for each token of `max_tokens`, "
+        f"at most {MAX_RESPONSE_BYTES >> 20} MiB",
+    ):
+        assert phrase in text
