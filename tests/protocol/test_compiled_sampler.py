@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,7 +12,8 @@ from hypothesis.extra.numpy import arrays
 
 from targon.engines import compiled_sampler
 from targon.engines.compiled_sampler import choose_batch, choose_fast
-from targon.protocol import InvalidLogits, Sampling, UnsupportedSampling, choose
+from targon.protocol import InvalidLogits, Sampling, UnsupportedSampling, choose, gumbel
+from targon.protocol.sampler import MAX_NOISE
 
 KEYS = st.integers(0, 2**64 - 1)
 POSITIONS = st.integers(0, 2**32 - 1)
@@ -59,12 +62,20 @@ def test_thousands_of_random_draws_agree(spread: float) -> None:
 def test_values_too_close_for_two_logarithms_to_agree_on_are_left_to_the_plain_form(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    asked = []
-    monkeypatch.setattr(compiled_sampler, "choose", lambda *draw: asked.append(draw) or choose(*draw))
+    asked: list[object] = []
+
+    def watched(*draw: Any) -> int:
+        asked.append(draw)
+        return choose(*draw)
+
+    monkeypatch.setattr(compiled_sampler, "choose", watched)
     logits = np.full(500, 1e30, dtype=np.float32)  # the noise vanishes beside them: all tie
     assert choose_fast(logits, sampling(), 9, 9) == 0
     assert len(asked) == 1
     logits = np.arange(500, dtype=np.float32)
+    logits[77] = 600.0
+    assert choose_fast(logits, sampling(), 9, 9) == 77
+    logits[77] = 0.0
     assert choose_fast(logits, sampling(), 9, 9) == choose(logits, sampling(), 9, 9)
     assert len(asked) == 1
 
@@ -119,3 +130,13 @@ def test_without_numba_the_plain_form_answers(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(compiled_sampler, "COMPILED", False)
     logits = np.random.default_rng(5).normal(size=100).astype(np.float32)
     assert choose_fast(logits, sampling(), 8, 8) == choose(logits, sampling(), 8, 8)
+
+
+def test_the_greatest_noise_there_is_can_win() -> None:
+    key, position, token = 0x0123456789ABCDEF, 35_746, 16_196  # its word is 2**32 - 1
+    logits = np.full(16_200, -np.inf, dtype=np.float32)
+    logits[9] = 5.0
+    rival = 5.0 + float(gumbel(key, position, 0, 9))
+    for lead, winner in ((0.01, token), (-0.01, 9)):
+        logits[token] = rival - MAX_NOISE + lead
+        assert choose_fast(logits, sampling(1.0), key, position) == winner

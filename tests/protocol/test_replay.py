@@ -229,3 +229,50 @@ def test_with_no_mass_unseen_there_is_no_unseen_weight() -> None:
     assert unseen_weight(np.zeros(1, dtype=np.float32), 10, 0.7) == (0.0, 0.0)
     nothing = np.array([math.log(0.5), -math.inf], dtype=np.float32)
     assert unseen_weight(nothing, 10, 0.7) == (0.0, 0.0)
+
+
+def of_three_seen(claimed: int, top_p: float) -> Replay:
+    """Ten tokens, three of them seen, at T = 2: the others' weight is known to lie between 0.63 and 1.18."""
+    probabilities = np.log(np.array([[0.5, 0.2, 0.1, 0.05, 0.05, 0.04, 0.03, 0.01, 0.01, 0.01]]))
+    chosen = sampling(temperature=2.0, top_p=top_p)
+    return replayed(probabilities.astype(np.float32), [claimed], chosen, 1, seen=3)
+
+
+def test_where_the_cut_is_in_doubt_the_claimed_token_is_a_candidate_and_no_other() -> None:
+    claimed_in_doubt, claimed_for_certain = of_three_seen(2, top_p=0.5), of_three_seen(0, top_p=0.5)
+    assert claimed_in_doubt.unsure.all()
+    assert claimed_in_doubt.among.all()
+    assert claimed_in_doubt.margins[0] < MARGIN_CLIP
+    assert claimed_for_certain.unsure.all()
+    assert claimed_for_certain.best_ids[0] in (0, 1)
+
+
+def test_a_token_that_no_cut_could_keep_is_no_candidate() -> None:
+    result = of_three_seen(2, top_p=0.3)
+    assert (result.margins[0], bool(result.among[0]), bool(result.unsure[0])) == (MARGIN_CLIP, False, True)
+    unseen = of_three_seen(9, top_p=0.3)
+    assert (unseen.margins[0], bool(unseen.among[0])) == (MARGIN_CLIP, False)
+
+
+def test_top_k_beyond_the_list_may_drop_any_part_of_what_was_not_seen() -> None:
+    probabilities = np.array([0.3, 0.2, 0.1] + [0.4 / 997] * 997)
+    logprobs = np.log(np.tile(probabilities, (60, 1))).astype(np.float32)
+    chosen = sampling(temperature=1.0, top_k=4, top_p=0.8)  # keeps two: the unseen 0.4 is not in the running
+    claimed = honest(logprobs, chosen, 4)
+    assert set(claimed) == {0, 1}
+    assert replayed(logprobs, claimed, chosen, 4, seen=3).agreement == 1.0
+
+
+def test_a_cut_in_doubt_is_unsure_even_where_the_best_token_is_beyond_reach() -> None:
+    position = 30_820  # where token 0 has a noise over 10
+    result = replay_tokens(
+        np.array([[0, 1]]),
+        np.log(np.array([[0.9998, 1e-12]])).astype(np.float32),
+        np.array([1]),
+        np.log(np.array([1e-12])).astype(np.float32),
+        vocab_size=10**9,
+        sampling=sampling(temperature=2.0, top_p=0.004),
+        run_key=1,
+        first_position=position,
+    )
+    assert (result.best_ids[0], bool(result.unsure[0])) == (0, True)

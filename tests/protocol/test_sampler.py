@@ -292,3 +292,18 @@ def test_dialects_of_other_engines_are_served_but_not_replayed(dialect: str) -> 
         UnsupportedSampling, match=f"'dialect': got '{dialect}', expected 'targon/1' or 'greedy'"
     ):
         choose([0.0], sampling(0.8, dialect=dialect), 0, 0)
+
+
+def test_logits_are_rounded_to_float32_before_anything_else() -> None:
+    assert choose([1.0, 1.0 + 1e-12], sampling(0.0), 0, 0) == 0
+
+
+def test_the_greatest_noise_there_is_can_win() -> None:
+    key, position, token = 0x0123456789ABCDEF, 35_746, 16_196  # its word is 2**32 - 1
+    assert gumbel(key, position, 0, token) == pytest.approx(MAX_NOISE)
+    logits = np.full(16_200, -np.inf, dtype=np.float32)
+    logits[9] = 5.0
+    rival = 5.0 + float(gumbel(key, position, 0, 9))
+    for lead, winner in ((0.01, token), (-0.01, 9)):
+        logits[token] = rival - MAX_NOISE + lead
+        assert choose(logits, sampling(1.0), key, position) == winner

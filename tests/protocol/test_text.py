@@ -63,3 +63,8 @@ def test_the_end_of_sequence_is_taken_off_once_and_only_from_the_end() -> None:
 def test_an_empty_answer_has_no_text() -> None:
     assert text_of([]) == ""
     assert text_of([EOS]) == ""
+
+
+def test_of_several_stop_strings_the_one_that_comes_first_counts() -> None:
+    assert stop_position("hello world", ["world", "lo", "moon"]) == 3
+    assert stop_position("hello world", ["moon"]) is None
