@@ -1,12 +1,12 @@
 """The errors of the protocol room.
 
-    ProtocolError
-    ├── MalformedMessage     bytes that are not the message they claim to be
-    ├── UnsupportedSampling  sampling parameters that no rule covers; refused by name
-    ├── InvalidLogits        numbers that no token can be drawn from
-    ├── InvalidSignature     a receipt whose signature does not verify
-    ├── ReceiptMismatch      a genuine receipt for something else
-    └── VectorMismatch       an implementation that disagrees with a conformance vector
+ProtocolError
+├── MalformedMessage     bytes that are not the message they claim to be
+├── UnsupportedSampling  sampling parameters that no rule covers; refused by name
+├── InvalidLogits        numbers that no token can be drawn from
+├── InvalidSignature     a receipt whose signature does not verify
+├── ReceiptMismatch      a genuine receipt for something else
+└── VectorMismatch       an implementation that disagrees with a conformance vector
 """
 
 from __future__ import annotations
