@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import anyio
 
-from targon.ledger import Event, Head, Log, Record, Snapshot, Standings, replay
+from targon.ledger import Event, Head, Log, Record, Snapshot, Standings, chain_records, replay
 
 SNAPSHOT_EVERY = 2_000
 """Records between two snapshots: start-up folds at most this many."""
@@ -49,11 +49,13 @@ class Journal:
     async def _append(self, events: tuple[Event, ...]) -> list[Record]:
         if not events:
             return []
-        # Once begun, an append is seen through: were it cancelled half-way, log and fold would part.
+        # Folded before it is written: an event that cannot follow must never stand in the log. If either
+        # fails the two have parted, and the verifier ends; it goes on from the log when it is started again.
+        for record in chain_records(events, self._head):
+            self.standings.apply(record)
+        # Once begun, an append is seen through: were it cancelled half-way, nobody would know where it ends.
         with anyio.CancelScope(shield=True):
             records = await self._log.append(events, expected=self._head)
-        for record in records:
-            self.standings.apply(record)
         self._head = Head(records[-1].seq, records[-1].hash)
         return records
 
