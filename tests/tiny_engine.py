@@ -13,7 +13,7 @@ import anyio
 import numpy as np
 
 from targon.engines import EngineUnavailable, GenerateTask, ModelIdentity, Scores, ScoreTask, Step
-from targon.protocol.messages import ChatMessage
+from targon.protocol.messages import ChatMessage, FinishReason
 from targon.protocol.primitives import Digest, TokenId
 from targon.protocol.sampler import choose
 from targon.protocol.text import answer_text
@@ -65,7 +65,7 @@ class TinyEngine:
             ids.append(token)
             text = await self.text(ids, task.sampling.stop)
             whole = "".join(map(_letter, ids))
-            reason = None
+            reason: FinishReason | None = None
             if token == EOS:
                 reason = "stop"
             elif any(stop in whole for stop in task.sampling.stop):

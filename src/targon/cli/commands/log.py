@@ -66,9 +66,7 @@ async def _status(path: Path) -> None:
     standings = await replay(log)
     await log.aclose()
     console = Console()
-    console.print(
-        f"{path}: {standings.head.seq + 1} records, up to block {standings.block}", soft_wrap=True
-    )
+    console.print(f"{path}: {standings.head.seq + 1} records, up to block {standings.block}", soft_wrap=True)
     if standings.opened is None:
         return
     weights = standings.weights()

@@ -18,6 +18,6 @@ class VectorsCommand(Options):
     """Write the files instead of checking them."""
 
     def run(self) -> int:
-        from targon.protocol.vectors import main as vectors  # the only command that needs them
+        from targon.protocol.vectors.__main__ import main as vectors  # only this command needs them
 
         return vectors(["--write" if self.write else "--check", str(self.folder)])
