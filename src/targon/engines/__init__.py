@@ -9,7 +9,7 @@ was asked: when a task ends, nothing of it is left.
 
 from __future__ import annotations
 
-from targon.engines.client import EngineClient, connect_engine
+from targon.engines.client import EngineClient, connect_engine, engine_answers
 from targon.engines.errors import EngineBusy, EngineError, EngineUnavailable, TaskRefused
 from targon.engines.launch import start_engine_process
 from targon.engines.port import Engine, GenerateTask, ModelIdentity, Scores, ScoreTask, Step
@@ -31,6 +31,7 @@ __all__ = [
     "TaskRefused",
     "TextStream",
     "connect_engine",
+    "engine_answers",
     "serve_engine",
     "start_engine_process",
     "wait_for_engine",

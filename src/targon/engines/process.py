@@ -18,6 +18,7 @@ import structlog
 from anyio import to_thread
 
 from targon.engines.errors import EngineError
+from targon.engines.model_thread import share_the_cores
 from targon.engines.server import refuse_if_served, serve_engine
 
 log = structlog.get_logger()
@@ -52,7 +53,8 @@ async def _serve_until_stopped(options: argparse.Namespace) -> None:
             tasks.start_soon(_stop_at_end_of_stdin, tasks.cancel_scope)
         await to_thread.run_sync(refuse_if_served, options.socket)
         log.info("engine loading", model=options.model, dtype=options.dtype, variant=options.variant)
-        # imported late: the parser and the refusals above need no torch
+        # imported late: the parser and the refusals above need no torch, and it reads the environment once
+        share_the_cores()
         from targon.engines.transformers_engine import open_transformers_engine
 
         async with (
