@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import AsyncGenerator
@@ -109,7 +110,7 @@ async def open_network(settings: Settings) -> AsyncGenerator[Network, None]:
         for name, module, arguments in _commands(settings, seats, sockets):
             processes.append(
                 await stack.enter_async_context(
-                    running(name, module, arguments, settings.path, {"OMP_NUM_THREADS": "1"})
+                    running(name, module, arguments, settings.path)
                 )
             )
         yield Network(settings, chain, seats, verifiers, tuple(processes))
@@ -160,8 +161,9 @@ def _make_key(settings: Settings, name: str) -> Keypair:
 def _commands(settings: Settings, seats: tuple[Seat, ...], sockets: Path) -> list[tuple[str, str, list[str]]]:
     """(name, module, arguments) of every process: engines first, since they take longest to be ready."""
     engines = sorted({seat.player.engine for seat in seats if seat.player.engine is not None})
-    commands = [_engine("reference", "fp32", sockets)]
-    commands += [_engine(name, name, sockets) for name in engines]
+    # The verifier's engine works while the provers' are idle, and has the machine; those share it, a core each.
+    commands = [_engine("reference", "fp32", sockets, threads=os.cpu_count() or 1)]
+    commands += [_engine(name, name, sockets, threads=1) for name in engines]
     commands += [_prover(settings, seat, sockets) for seat in seats if seat.player.engine is not None]
     commands += [_verifier(settings, number, sockets) for number in range(settings.verifiers)]
     return commands
@@ -171,9 +173,10 @@ def _socket(sockets: Path, engine: str) -> str:
     return str(sockets / f"{engine}.sock")
 
 
-def _engine(name: str, kind: EngineName, sockets: Path) -> tuple[str, str, list[str]]:
+def _engine(name: str, kind: EngineName, sockets: Path, *, threads: int) -> tuple[str, str, list[str]]:
     spec = ENGINES[kind]
     arguments = ["--socket", _socket(sockets, name), "--dtype", spec.dtype]
+    arguments += ["--threads", str(threads), "--max-batch", "16"]
     if spec.variant is not None:
         arguments += ["--variant", spec.variant]
     return f"engine-{name}", "targon.engines.process", arguments

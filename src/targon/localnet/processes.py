@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import subprocess
@@ -47,7 +46,7 @@ class Running:
 
 @asynccontextmanager
 async def running(
-    name: str, module: str, arguments: Sequence[str], folder: Path, environment: dict[str, str]
+    name: str, module: str, arguments: Sequence[str], folder: Path
 ) -> AsyncGenerator[Running, None]:
     """Run ``python -m module arguments`` for as long as the block lasts; stop it gently, then firmly."""
     output = folder / f"{name}.log"
@@ -57,7 +56,6 @@ async def running(
             stdin=subprocess.DEVNULL,
             stdout=sink,
             stderr=sink,
-            env={**os.environ, **environment},
             # Its own session: a Ctrl-C at the terminal reaches the network, which stops its processes in order.
             start_new_session=True,
         )

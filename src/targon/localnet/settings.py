@@ -17,7 +17,7 @@ class Settings:
     """Folder for the network's chain, keys, logs and output."""
     intervals: int = 3
     """Ends when this many intervals have closed; 0: runs until it is stopped."""
-    honest: int = 3
+    honest: int = 2
     """Honest provers in the reference's own number format (fp32)."""
     bf16: int = 1
     """Honest provers in bf16, on an engine of their own."""
