@@ -14,7 +14,7 @@ def task(
     content: str = "Tell me about the sea and the wind.",
     *,
     temperature: float = 0.8,
-    max_tokens: int = 24,
+    max_tokens: int = 16,
     stop: tuple[str, ...] = (),
     dialect: str = "targon/1",
     run_key: int = 12_345,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import anyio
 import pytest
@@ -16,9 +17,10 @@ from targon.engines.model_runner import ModelRunner, ScoreRow
 from targon.engines.model_thread import ModelThread
 from targon.engines.port import Scores
 from targon.engines.scheduler import Scheduler
+from targon.engines.transformers_engine import TransformersEngine, open_transformers_engine
 from targon.protocol.primitives import TokenId
 
-from .tasks import task
+from .tasks import answer, task
 
 pytestmark = pytest.mark.anyio
 
@@ -43,16 +45,14 @@ def never_chosen(*_: object) -> list[int]:
 @asynccontextmanager
 async def scheduler(max_queue: int, *, working: bool = True) -> AsyncIterator[Scheduler]:
     """A scheduler over a broken model, at work or not yet."""
-    thread = ModelThread()
     runner = BrokenRunner()
-    batch = Batch(runner, never_chosen, 2)
-    made = Scheduler(runner, batch, thread, max_batch=2, max_queue=max_queue)
-    async with anyio.create_task_group() as tasks:
-        if working:
-            tasks.start_soon(made.run)
-        yield made
-        tasks.cancel_scope.cancel()
-    thread.close()
+    with ModelThread() as thread:
+        made = Scheduler(runner, Batch(runner, never_chosen, 2), thread, max_batch=2, max_queue=max_queue)
+        async with anyio.create_task_group() as tasks:
+            if working:
+                tasks.start_soon(made.run)
+            yield made
+            tasks.cancel_scope.cancel()
 
 
 async def generate(made: Scheduler) -> list[Step]:
@@ -100,13 +100,21 @@ async def test_a_full_queue_turns_away_what_comes_next() -> None:
         tasks.cancel_scope.cancel()
 
 
-async def test_closing_the_engine_ends_the_wait_of_all() -> None:
+async def test_closing_an_engine_ends_the_wait_of_all(tiny_model: Path) -> None:
     failures: list[Exception] = []
-    async with anyio.create_task_group() as tasks:
-        async with scheduler(8, working=False) as made:
-            tasks.start_soon(failure_of, made, failures)
-            await anyio.wait_all_tasks_blocked()
-            with anyio.CancelScope() as scope:
-                scope.cancel()
-                await made.run()
-    assert [str(error) for error in failures] == ["the engine was closed"]
+
+    async def wait_for_the_end(engine: TransformersEngine) -> None:
+        try:
+            await answer(engine, task(max_tokens=8_000))
+        except EngineUnavailable as error:
+            failures.append(error)
+
+    async with (
+        anyio.create_task_group() as tasks,
+        open_transformers_engine(tiny_model, max_batch=2) as engine,
+    ):
+        for _ in range(3):
+            tasks.start_soon(wait_for_the_end, engine)
+        while engine.active < 2:
+            await anyio.sleep(0.01)
+    assert [str(error) for error in failures] == ["the engine was closed"] * 3

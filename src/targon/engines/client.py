@@ -42,7 +42,9 @@ async def connect_engine(path: Path, *, timeout_s: float = 120.0) -> AsyncIterat
     async with aiohttp.ClientSession(
         "http://engine", connector=connector, timeout=aiohttp.ClientTimeout(total=None)
     ) as session:
-        identity = await _Calls(session, path, CHECK_SECONDS).get("/identity", wire.IdentityBody)
+        identity = await _Calls(session, path, min(CHECK_SECONDS, timeout_s)).get(
+            "/identity", wire.IdentityBody
+        )
         yield EngineClient(session, path, identity.identity(), timeout_s)
 
 
@@ -64,7 +66,7 @@ class EngineClient:
         self._session = session
         self._identity = identity
         self._calls = _Calls(session, path, timeout_s)
-        self._checks = _Calls(session, path, CHECK_SECONDS)
+        self._checks = _Calls(session, path, min(CHECK_SECONDS, timeout_s))
 
     @property
     def identity(self) -> ModelIdentity:

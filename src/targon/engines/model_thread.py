@@ -6,9 +6,10 @@ import asyncio
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec, Self, TypeVar
 
 import anyio
+import anyio.lowlevel
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -41,12 +42,16 @@ class ModelThread:
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="targon-model")
 
     async def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call a function there. Cancellation waits for it: what runs there cannot be interrupted."""
-        future = self._executor.submit(function, *args, **kwargs)
+        """Call a function there. Cancellation comes before it or after it: it cannot be interrupted."""
+        await anyio.lowlevel.checkpoint_if_cancelled()
+        future = asyncio.wrap_future(self._executor.submit(function, *args, **kwargs))
         with anyio.CancelScope(shield=True):
-            await asyncio.wait([asyncio.wrap_future(future)])
+            await asyncio.wait([future])
         return future.result()
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         """End the thread once its work is done."""
         self._executor.shutdown(wait=False)

@@ -83,7 +83,7 @@ class Scheduler:
         self._waiting.append(request)
         self._work.set()
         try:
-            with receive:
+            with send, receive:
                 async for step in receive:
                     yield step
             if not request.complete:
@@ -131,12 +131,11 @@ class Scheduler:
     async def _turn(self) -> None:
         leaving = [request for request in self._active.values() if request.leaving]
         for request in leaving:
-            self._finish(request)
+            del self._active[request.decoding]
         joining = []
         while self._waiting and len(self._active) < self._max_batch:
             request = self._waiting.popleft()
             if request.leaving:
-                request.steps.close()
                 continue
             self._active[request.decoding] = request
             joining.append(request.decoding)
@@ -168,10 +167,6 @@ class Scheduler:
         if reason is not None:
             request.leaving = request.complete = True
             request.steps.close()
-
-    def _finish(self, request: _Request) -> None:
-        request.steps.close()
-        del self._active[request.decoding]
 
     async def _score_some(self) -> None:
         """One forward pass for the oldest call to score."""

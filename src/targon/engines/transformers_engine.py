@@ -71,28 +71,27 @@ async def open_transformers_engine(
         own_name = DEFAULT_MODEL_NAME if model == DEFAULT_MODEL else folder.resolve().name
         return ModelRunner(folder, dtype=dtype, variant=variant), ChatTokenizer(folder), digest, own_name
 
-    thread = ModelThread()
-    runner, chat, digest, own_name = await thread.run(load)
-    engine_name = f"transformers {transformers.__version__}"
-    identity = ModelIdentity(
-        name=name or own_name,
-        model_digest=digest,
-        dtype=dtype,
-        engine=engine_name if variant is None else f"{engine_name} ({variant})",
-        vocab_size=int(runner.config.vocab_size),
-        context_length=int(runner.config.max_position_embeddings),
-        eos_ids=_eos_ids(runner, chat),
-        dialects=("targon/1", "greedy"),
-        max_batch=max_batch,
-    )
-    engine = TransformersEngine(identity, runner, chat, thread, max_queue)
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(engine.run)
-        try:
-            yield engine
-        finally:
-            await engine.aclose()
-            thread.close()
+    with ModelThread() as thread:
+        runner, chat, digest, own_name = await thread.run(load)
+        engine_name = f"transformers {transformers.__version__}"
+        identity = ModelIdentity(
+            name=name or own_name,
+            model_digest=digest,
+            dtype=dtype,
+            engine=engine_name if variant is None else f"{engine_name} ({variant})",
+            vocab_size=int(runner.config.vocab_size),
+            context_length=int(runner.config.max_position_embeddings),
+            eos_ids=_eos_ids(runner, chat),
+            dialects=("targon/1", "greedy"),
+            max_batch=max_batch,
+        )
+        engine = TransformersEngine(identity, runner, chat, thread, max_queue)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(engine.run)
+            try:
+                yield engine
+            finally:
+                await engine.aclose()
 
 
 class TransformersEngine:
