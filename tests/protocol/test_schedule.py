@@ -56,12 +56,14 @@ def test_the_network_counts_in_intervals_of_360_blocks_of_12_seconds() -> None:
 
 @given(st.text(max_size=50), st.text(max_size=50))
 def test_a_challenge_shows_the_passage_and_then_asks(query: str, passage: str) -> None:
-    (message,) = challenge_messages(query, passage)
+    system, message = challenge_messages(query, passage)
+    assert system.role == "system"
     assert (message.role, message.content) == ("user", f"{passage}\n\n{query}")
 
 
 @given(st.text(max_size=50))
 def test_a_query_is_asked_for_with_the_passage_in_view(passage: str) -> None:
-    (message,) = query_messages(passage)
+    system, message = query_messages(passage)
+    assert system.role == "system"
     assert message.role == "user"
     assert message.content == f"{passage}\n\nWrite one short question about the text above."

@@ -26,9 +26,9 @@ class Settings:
     sample_size: int = 10
     block_seconds: float = 2.0
     profile: Profile = DEMO
-    tempo: int = 5
+    tempo: int = 4
     """Blocks between two epochs of the chain."""
     min_tokens: int = 32
-    max_tokens: int = 40
+    max_tokens: int = 36
     """Bounds of a challenge's length."""
     netuid: int = 4

@@ -35,7 +35,7 @@ STANDARD = Profile(name="standard")
 
 DEMO = Profile(
     name="demo",
-    interval_blocks=10,
+    interval_blocks=8,
     min_attempts=2,
     success_minima=(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20),
     probation_tokens=64,

@@ -22,7 +22,7 @@ class VerifierSettings(BaseModel):
     """Longest challenge, in tokens."""
     temperature: float = Field(0.8, ge=0.05, le=10.0)
     """Temperature of challenges."""
-    query_tokens: int = Field(16, ge=4, le=256)
+    query_tokens: int = Field(12, ge=4, le=256)
     """Longest query, in tokens."""
     timeout: float = Field(60.0, gt=0.0)
     """Seconds that a prover has for a whole answer."""
