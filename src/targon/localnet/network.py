@@ -161,9 +161,10 @@ def _make_key(settings: Settings, name: str) -> Keypair:
 def _commands(settings: Settings, seats: tuple[Seat, ...], sockets: Path) -> list[tuple[str, str, list[str]]]:
     """(name, module, arguments) of every process: engines first, since they take longest to be ready."""
     engines = sorted({seat.player.engine for seat in seats if seat.player.engine is not None})
-    # The verifier's engine works while the provers' are idle, and has the machine; those share it, a core each.
-    commands = [_engine("reference", "fp32", sockets, threads=os.cpu_count() or 1)]
-    commands += [_engine(name, name, sockets, threads=1) for name in engines]
+    # The verifier's engine works while the provers' are idle, and has the machine; those share it.
+    cores = os.cpu_count() or 1
+    commands = [_engine("reference", "fp32", sockets, threads=cores)]
+    commands += [_engine(name, name, sockets, threads=max(1, cores // len(engines))) for name in engines]
     commands += [_prover(settings, seat, sockets) for seat in seats if seat.player.engine is not None]
     commands += [_verifier(settings, number, sockets) for number in range(settings.verifiers)]
     return commands
