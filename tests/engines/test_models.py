@@ -29,6 +29,8 @@ DEFAULT_DIGEST = "0cc634db8d9472d6cc6ffc393b41e0eb219ae4f617f9ea672469b08d300f00
 def test_of_several_processes_one_converts_the_default_model_the_same_way_everywhere(tmp_path: Path) -> None:
     program = "from targon.engines.default_model import ensure_default_model\nprint('folder', ensure_default_model())"
     environment = {**os.environ, "TARGON_CACHE": str(tmp_path)}
+    killed = tmp_path / "models" / ".SmolLM2-135M-Instruct-bf16-v1-killed"
+    killed.mkdir(parents=True)
     processes = [
         subprocess.Popen([sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE, text=True)
         for _ in range(2)

@@ -66,6 +66,8 @@ def ensure_default_model() -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _lock(folder.parent / f"{_FOLDER}.lock"):
         if not folder.is_dir():
+            for left_behind in folder.parent.glob(f".{_FOLDER}-*"):  # by a conversion that was killed
+                shutil.rmtree(left_behind, ignore_errors=True)
             temporary = Path(tempfile.mkdtemp(prefix=f".{_FOLDER}-", dir=folder.parent))
             try:
                 with _progress(f"Converting {DEFAULT_MODEL_NAME} (once)", folder) as advance:
