@@ -1,0 +1,138 @@
+"""What is bet, position by position: the alternatives to an honest prover, and what each pays.
+
+A bet on a mismatch has a bound b, which an honest prover's probability doesn't exceed given everything
+before it and the replayed gap, and an alternative q ≥ b. It pays q / b on a mismatch and (1 − q) / (1 − b)
+on a match: under any probability p ≤ b it is worth 1 + (p − b)(q − b) / (b(1 − b)) ≤ 1. Where an alternative
+is no worse than the bound, q = b: no bet.
+
+A bet on the tail has a bound b and a factor r on the odds: it pays r / (1 − b + rb) if the token is in the
+tail and 1 / (1 − b + rb) if not: worth (1 + p(r − 1)) / (1 + b(r − 1)), at most 1 for r > 1 and p ≤ b, and
+for r < 1 and p ≥ b.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+import numpy as np
+
+from targon.verification.calibration import GUARD_LEVELS, TELLING_BOUND, Band
+from targon.verification.observations import GAP_STRATA, Bools, Floats
+
+NOISE_SCALES: Final = (0.07, 0.1, 0.14, 0.2, 0.3, 0.5, 1.0, 2.0, 4.0)
+"""Decay lengths τ of the mismatch probability over the gap: honest bf16 noise has about 0.04, int8 weights
+0.14, fp8 weights or a temperature off by 0.1 have 0.3, int4 weights have 2."""
+
+FLAT_SHARES: Final = (0.01, 0.03, 0.1, 0.3)
+"""Shares of positions with a wrong token, whatever the gap: a sampler bug, cheating now and then."""
+
+TAIL_ODDS: Final = (0.4, 0.7, 0.85, 1.15, 1.4, 2.0, 4.0)
+"""Factors on the odds of an unlikely token: below 1 too cold, above 1 too hot."""
+
+BAD_COMPLETIONS: Final = (0.02, 0.2)
+"""Shares of completions that are bad as a whole, while the others are honest."""
+
+GAP_BETS: Final = len(NOISE_SCALES) + len(FLAT_SHARES)
+TAIL_BETS: Final = len(TAIL_ODDS)
+BETS: Final = GAP_BETS + TAIL_BETS + len(BAD_COMPLETIONS)
+
+STAKES: Final = (
+    (0.70 / GAP_BETS,) * GAP_BETS
+    + (0.10 / TAIL_BETS,) * TAIL_BETS
+    + (0.20 / len(BAD_COMPLETIONS),) * len(BAD_COMPLETIONS)
+)
+"""What is staked on each bet of the mixture: 1 in all."""
+
+CELLS: Final = GUARD_LEVELS * GAP_STRATA * 2
+"""What a bet on a mismatch depends on: earlier telling mismatches, stratum, and whether there is one now."""
+
+_TYPICAL_GAPS: Final = (0.01, 0.033, 0.073, 0.145, 0.33, 0.72, 1.45, 2.9, 5.5)
+"""One for each stratum, at which an alternative is evaluated."""
+
+_MOST: Final = 0.98
+"""No alternative is surer of a mismatch than this, so that no single match ruins a bet."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bets:
+    """A band's bets, tabulated."""
+
+    mismatch: Floats
+    """``(CELLS, GAP_BETS)``: natural log of what the bets on mismatches pay, by (earlier telling
+    mismatches, stratum, whether there is one), flattened."""
+    mismatch_gains: Floats
+    """``(CELLS, GAP_BETS)``: the same, with 0 for every loss."""
+    telling: Bools
+    """``(GAP_STRATA,)``: whether a mismatch raises the bounds for the rest of its completion."""
+    least: Floats
+    most: Floats
+    """``(TAIL_STRATA,)``: factors on the tail mass."""
+
+
+def alternatives() -> Floats:
+    """``(GAP_BETS, GAP_STRATA)``: mismatch probabilities of the alternatives, before the bound."""
+    gaps, scales = np.array(_TYPICAL_GAPS), np.array(NOISE_SCALES)[:, None]
+    chances: Floats = np.empty((GAP_BETS, GAP_STRATA))
+    chances[: len(NOISE_SCALES)] = np.where(scales < 1.0, 0.6, 0.75) * np.exp(-gaps / scales)
+    chances[len(NOISE_SCALES) :] = np.array(FLAT_SHARES)[:, None]
+    return chances
+
+
+def guarded_bounds(band: Band) -> Floats:
+    """``(GUARD_LEVELS, GAP_STRATA)``: bounds on the mismatch probability after 0, 1, 2 … telling mismatches.
+
+    With an effect of mean 1 and variance v on all of a request's rates, an honest mismatch raises the
+    expectation of the next to at most 1 + v times the mean, two raise it to 1 + 2v (exactly so where the
+    effect is gamma-distributed and few mismatches were expected): with R the measured recurrence, the
+    factors are 1, R, 2R − 1, 3R − 2.
+    """
+    base = np.array([stratum.bound for stratum in band.gaps])
+    factors = 1.0 + np.arange(GUARD_LEVELS) * (band.recurrence - 1.0)
+    return np.minimum(1.0, factors[:, None] * base)
+
+
+@lru_cache(maxsize=256)
+def bets_of(band: Band) -> Bets:
+    """Tabulate a band's bets."""
+    bounds = guarded_bounds(band)
+    table = np.zeros((GUARD_LEVELS, GAP_STRATA, 2, GAP_BETS))
+    flat = np.arange(GAP_BETS) >= len(NOISE_SCALES)
+    for level in range(GUARD_LEVELS):
+        for stratum in range(GAP_STRATA):
+            bound = float(bounds[level, stratum])
+            if bound >= _MOST:
+                continue
+            chances = alternatives()[:, stratum]
+            wanted = np.where(flat, bound + chances * (1.0 - bound), chances)
+            chosen = np.clip(wanted, bound, _MOST)
+            table[level, stratum, 0] = np.log((1.0 - chosen) / (1.0 - bound))
+            table[level, stratum, 1] = np.log(chosen / bound)
+    return Bets(
+        mismatch=table.reshape(CELLS, GAP_BETS),
+        mismatch_gains=np.maximum(table, 0.0).reshape(CELLS, GAP_BETS),
+        telling=np.array([stratum.bound <= TELLING_BOUND for stratum in band.gaps]),
+        least=np.array([stratum.least for stratum in band.tails]),
+        most=np.array([stratum.most for stratum in band.tails]),
+    )
+
+
+def tail_payoffs(masses: Floats, in_tail: Bools, least: Floats, most: Floats) -> Floats:
+    """``(positions, TAIL_BETS)``: natural log of what the bets on the tail pay.
+
+    Args:
+        masses: ``(positions,)``, the tail masses.
+        least, most: ``(positions,)``, factors on them that are within bounds.
+    """
+    cold = (masses * least)[:, None] * _COLDER
+    hot = np.minimum(1.0, masses * most)[:, None] * _HOTTER
+    if_not: Floats = -np.log1p(np.concatenate([cold, hot], axis=1))
+    if_not[in_tail] += _LOG_ODDS
+    return if_not
+
+
+_ODDS = np.array(TAIL_ODDS)
+_LOG_ODDS = np.log(_ODDS)
+_COLDER = _ODDS[_ODDS < 1.0] - 1.0
+_HOTTER = _ODDS[_ODDS > 1.0] - 1.0

@@ -1,0 +1,356 @@
+"""How often honest engines differ from the reference: the bounds under which the evidence bets.
+
+A calibration is a file, named after its digest, for one model and one reference engine. It has a band for
+each sampler and range of parameters that was measured. In a band stand, from honest runs alone:
+
+1. per stratum of the replayed gap, a bound on the probability of a mismatch: ``TOLERANCE`` times the upper
+   confidence limit of the worst honest configuration;
+2. the recurrence: by how much more likely a mismatch is after an earlier one of the same completion, as
+   ``TOLERANCE`` times an upper confidence limit, too. Honest requests differ; this is what that costs;
+3. per stratum of the tail mass, by which factor the frequency of unlikely tokens may exceed, or fall short
+   of, what the reference says.
+
+All limits hold together with probability ``CONFIDENCE``. What no band covers has no evidence, with a reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Final, Literal, NamedTuple, Self
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from targon.protocol.errors import MalformedMessage
+from targon.protocol.messages import Dialect, Message, Sampling
+from targon.protocol.primitives import Digest, Hex32
+from targon.verification.confidence import lower_limit, upper_limit
+from targon.verification.observations import (
+    GAP_STRATA,
+    TAIL_STRATA,
+    Bools,
+    Floats,
+    Ints,
+    Observations,
+    gap_stratum,
+    tail_stratum,
+)
+
+CONFIDENCE: Final = 0.999
+"""Probability with which all limits of a band hold together."""
+
+TOLERANCE: Final = 1.5
+"""How much worse than the worst that was seen an honest prover may be."""
+
+TELLING_BOUND: Final = 0.1
+"""A mismatch counts as a sign of a bad completion where its stratum's bound is at most this: near a coin
+flip it is no sign of anything."""
+
+GUARD_LEVELS: Final = 4
+"""Earlier telling mismatches of a completion are counted up to three."""
+
+UNKNOWN_RECURRENCE: Final = 20.0
+"""Taken where the data can't say less: twice what a log-normal effect with σ = 1.5 amounts to at most."""
+
+_CLAIMS = GAP_STRATA + 1 + 2 * TAIL_STRATA
+"""Limits per configuration that shall hold together."""
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class CalibrationError(Exception):
+    """A calibration can't be made or used. The message says what was got, what was expected, what to do."""
+
+
+class GapStratum(Message):
+    """Positions whose replayed gap lies in one stratum."""
+
+    positions: Count
+    mismatches: Count
+    bound: Share
+    """An honest prover's mismatch probability, given the gap and all that came before, is at most this."""
+
+
+class TailStratum(Message):
+    """Positions whose tail mass lies in one stratum."""
+
+    positions: Count
+    hits: Count
+    """How many tokens were drawn from the tail."""
+    expected: Annotated[float, Field(ge=0.0)]
+    """Sum of the tail masses."""
+    least: Annotated[float, Field(ge=0.0, le=1.0)]
+    most: Annotated[float, Field(ge=1.0)]
+    """An honest prover draws from the tail with ``least`` to ``most`` times its mass in probability."""
+
+
+class Configuration(Message):
+    """One honest configuration that was measured: enough to see which of them set the bounds."""
+
+    name: Annotated[str, Field(min_length=1, max_length=200)]
+    completions: Count
+    positions: Count
+    mismatches: Annotated[tuple[Count, ...], Field(min_length=GAP_STRATA, max_length=GAP_STRATA)]
+    """Per gap stratum."""
+
+
+class Range(Message):
+    """Inclusive."""
+
+    low: float
+    high: float
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.low > self.high:
+            raise ValueError(f"got {self.low} to {self.high}, expected low <= high")
+        return self
+
+
+class Scope(Message):
+    """What was measured: where a band's bounds may be used, and nowhere else."""
+
+    dialect: Dialect
+    temperature: Range
+    top_p: Range = Range(low=1.0, high=1.0)
+    top_k: tuple[Count, ...] = (0,)
+    """0: off. Each value was measured."""
+    max_prompt_tokens: Annotated[int, Field(ge=1)]
+    max_tokens: Annotated[int, Field(ge=1)]
+    replay: Literal["whole", "list"] = "whole"
+    """Whether the reference reports the whole vocabulary, or its most likely tokens."""
+
+    def refusal(self, sampling: Sampling, prompt_tokens: int, replay: str) -> str | None:
+        """Why it doesn't cover a request; None if it does."""
+        if sampling.dialect != self.dialect:
+            return f"dialect {sampling.dialect} (calibrated: {self.dialect})"
+        for name, value, span in (
+            ("temperature", sampling.temperature, self.temperature),
+            ("top_p", sampling.top_p, self.top_p),
+        ):
+            if not span.low <= value <= span.high:
+                return f"{name} {value:g} (calibrated: {span.low:g} to {span.high:g})"
+        if sampling.top_k not in self.top_k:
+            return f"top_k {sampling.top_k} (calibrated: {', '.join(map(str, self.top_k))})"
+        if prompt_tokens > self.max_prompt_tokens:
+            return f"a prompt of {prompt_tokens} tokens (calibrated: up to {self.max_prompt_tokens})"
+        if sampling.max_tokens > self.max_tokens:
+            return f"max_tokens {sampling.max_tokens} (calibrated: up to {self.max_tokens})"
+        if replay != self.replay:
+            return f"a replay from the {replay} (calibrated: {self.replay})"
+        return None
+
+
+class Band(Message):
+    """The bounds for one scope."""
+
+    scope: Scope
+    gaps: Annotated[tuple[GapStratum, ...], Field(min_length=GAP_STRATA, max_length=GAP_STRATA)]
+    recurrence: Annotated[float, Field(ge=1.0)]
+    """After one telling mismatch of a completion, a bound is this many times itself for the rest of it."""
+    tails: Annotated[tuple[TailStratum, ...], Field(min_length=TAIL_STRATA, max_length=TAIL_STRATA)]
+    configurations: Annotated[tuple[Configuration, ...], Field(min_length=1)]
+
+
+class Calibration(Message):
+    """Everything that was measured of one model with one reference engine."""
+
+    version: Literal[1] = 1
+    model_digest: Hex32
+    engine: Annotated[str, Field(min_length=1, max_length=64)]
+    """The reference engine's name."""
+    dtype: Annotated[str, Field(min_length=1, max_length=32)]
+    """The number format that the reference computes in."""
+    bands: Annotated[tuple[Band, ...], Field(min_length=1)]
+
+    def band_for(self, sampling: Sampling, *, prompt_tokens: int, replay: str = "whole") -> Band | NoBand:
+        """The first band that covers a request, or why none does."""
+        refusals: list[str] = []
+        for band in self.bands:
+            refusal = band.scope.refusal(sampling, prompt_tokens, replay)
+            if refusal is None:
+                return band
+            refusals.append(refusal)
+        return NoBand("outside of what was calibrated: " + "; ".join(dict.fromkeys(refusals)))
+
+    def check_reference(self, model_digest: str, engine: str, dtype: str) -> None:
+        """Make sure that it was made for this model and this reference engine.
+
+        Raises:
+            CalibrationError: naming what differs.
+        """
+        for name, got, expected in (
+            ("model digest", self.model_digest, model_digest),
+            ("engine", self.engine, engine),
+            ("dtype", self.dtype, dtype),
+        ):
+            if got != expected:
+                raise CalibrationError(
+                    f"the calibration is for another reference: got {name} {got}, expected {expected}; "
+                    "calibrate this one (targon calibrate)"
+                )
+
+
+class NoBand(NamedTuple):
+    """No evidence can be had, and why."""
+
+    reason: str
+
+
+def save_calibration(calibration: Calibration, folder: Path) -> Path:
+    """Write ``DIGEST.json`` into a folder; returns its path."""
+    path = folder / f"{calibration.digest()}.json"
+    path.write_bytes(calibration.to_bytes())
+    return path
+
+
+def load_calibration(path: Path, expected: Digest | None = None) -> Calibration:
+    """Read a calibration, and make sure that it is the one that its name, or the caller, says.
+
+    Raises:
+        CalibrationError: if it can't be read, isn't a calibration, or has another digest.
+    """
+    try:
+        calibration = Calibration.from_bytes(path.read_bytes())
+    except OSError as error:
+        raise CalibrationError(f"{path}: could not be read: {error.strerror}") from error
+    except MalformedMessage as error:
+        raise CalibrationError(f"{path}: not a calibration: {error}") from error
+    wanted = path.stem if expected is None else expected
+    if calibration.digest() != wanted:
+        raise CalibrationError(
+            f"{path}: got digest {calibration.digest()}, expected {wanted}: the file was changed or renamed; "
+            "take a fresh copy or calibrate again"
+        )
+    return calibration
+
+
+@dataclass(frozen=True, slots=True)
+class HonestRun:
+    """Completions of one honest configuration: one dtype, engine, way of batching, range of lengths."""
+
+    name: str
+    completions: Sequence[Observations]
+
+
+def measure(scope: Scope, runs: Sequence[HonestRun]) -> Band:
+    """The bounds that honest runs support, for the scope in which they were made.
+
+    Give runs that behave alike as one: each is a configuration of its own, and where one has few positions,
+    its limits are wide, and so are the bounds.
+
+    Raises:
+        CalibrationError: if there is nothing to measure.
+    """
+    if not runs or any(not sum(c.positions for c in run.completions) for run in runs):
+        raise CalibrationError("got a configuration without positions, expected some honest ones for each")
+    risk = (1.0 - CONFIDENCE) / (len(runs) * _CLAIMS)
+    tallies = [_Tally.of(run) for run in runs]
+    gaps = tuple(_gap_stratum(tallies, stratum, risk) for stratum in range(GAP_STRATA))
+    telling = np.array([stratum.bound <= TELLING_BOUND for stratum in gaps])
+    return Band(
+        scope=scope,
+        gaps=gaps,
+        recurrence=_recurrence(runs, telling, risk),
+        tails=tuple(_tail_stratum(tallies, stratum, risk) for stratum in range(TAIL_STRATA)),
+        configurations=tuple(
+            Configuration(
+                name=run.name,
+                completions=len(run.completions),
+                positions=int(tally.positions.sum()),
+                mismatches=tuple(tally.mismatches.tolist()),
+            )
+            for run, tally in zip(runs, tallies, strict=True)
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Tally:
+    """One configuration's counts per stratum."""
+
+    positions: Ints
+    mismatches: Ints
+    tails: Ints
+    hits: Ints
+    expected: Floats
+
+    @classmethod
+    def of(cls, run: HonestRun) -> _Tally:
+        sure = [~one.unsure for one in run.completions]
+        pick = list(zip(run.completions, sure, strict=True))
+        strata = gap_stratum(np.concatenate([one.gaps[keep] for one, keep in pick]))
+        mismatched = np.concatenate([one.mismatched[keep] for one, keep in pick])
+        masses = np.concatenate([one.tail_mass[keep] for one, keep in pick])
+        hits = np.concatenate([one.in_tail[keep] for one, keep in pick])
+        known = ~np.isnan(masses)
+        tails = tail_stratum(masses[known])
+        return cls(
+            positions=np.bincount(strata, minlength=GAP_STRATA),
+            mismatches=np.bincount(strata[mismatched], minlength=GAP_STRATA),
+            tails=np.bincount(tails, minlength=TAIL_STRATA),
+            hits=np.bincount(tails[hits[known]], minlength=TAIL_STRATA),
+            expected=np.bincount(tails, weights=masses[known], minlength=TAIL_STRATA).astype(np.float64),
+        )
+
+
+def _gap_stratum(tallies: Sequence[_Tally], stratum: int, risk: float) -> GapStratum:
+    counts = [(int(tally.mismatches[stratum]), int(tally.positions[stratum])) for tally in tallies]
+    worst = max(upper_limit(mismatches, positions, risk) for mismatches, positions in counts)
+    return GapStratum(
+        positions=sum(positions for _, positions in counts),
+        mismatches=sum(mismatches for mismatches, _ in counts),
+        bound=min(1.0, TOLERANCE * worst),
+    )
+
+
+def _recurrence(runs: Sequence[HonestRun], telling: Bools, risk: float) -> float:
+    """Telling mismatches after an earlier one of the same completion, against how many there would be if they
+    had nothing to do with one another.
+
+    All runs together, each against its own rates: one that is worse throughout shows no recurrence by that.
+    """
+    again = exposed = 0
+    unrelated = 0.0
+    for run in runs:
+        seen, told_by, after = (np.zeros(GAP_STRATA) for _ in range(3))
+        for one in run.completions:
+            strata = gap_stratum(one.gaps[~one.unsure])
+            told = one.mismatched[~one.unsure] & telling[strata]
+            later = (np.cumsum(told) - told > 0) & telling[strata]
+            seen += np.bincount(strata, minlength=GAP_STRATA)
+            told_by += np.bincount(strata[told], minlength=GAP_STRATA)
+            after += np.bincount(strata[later], minlength=GAP_STRATA)
+            again += int((told & later).sum())
+        exposed += int(after.sum())
+        unrelated += float(after @ (told_by / np.maximum(seen, 1.0)))
+    if unrelated == 0.0:
+        return UNKNOWN_RECURRENCE
+    worst = upper_limit(again, exposed, risk) * exposed / unrelated
+    return min(max(1.0, TOLERANCE * worst), UNKNOWN_RECURRENCE)
+
+
+def _tail_stratum(tallies: Sequence[_Tally], stratum: int, risk: float) -> TailStratum:
+    least, most = 1.0, 1.0
+    for tally in tallies:
+        count, mass = int(tally.tails[stratum]), float(tally.expected[stratum])
+        if mass == 0.0:
+            least, most = 0.0, 1.0 / _EDGE_OF_NOTHING
+            continue
+        hits = int(tally.hits[stratum])
+        most = max(most, 1.0 + TOLERANCE * (upper_limit(hits, count, risk) * count / mass - 1.0))
+        least = min(least, 1.0 - TOLERANCE * (1.0 - lower_limit(hits, count, risk) * count / mass))
+    return TailStratum(
+        positions=sum(int(tally.tails[stratum]) for tally in tallies),
+        hits=sum(int(tally.hits[stratum]) for tally in tallies),
+        expected=sum(float(tally.expected[stratum]) for tally in tallies),
+        least=max(0.0, least),
+        most=min(most, 1.0 / _EDGE_OF_NOTHING),
+    )
+
+
+_EDGE_OF_NOTHING: Final = 1e-9
+"""A factor of 1 / this leaves nothing to bet on."""
