@@ -58,7 +58,7 @@ from targon.protocol.primitives import (
 )
 from targon.protocol.profile import DEMO, PROFILES, STANDARD, Profile
 from targon.protocol.prompt import challenge_messages, query_messages
-from targon.protocol.replay import MARGIN_CLIP, Replay, replay_tokens
+from targon.protocol.replay import MARGIN_CLIP, TAIL_PROBABILITY, Replay, replay_tokens
 from targon.protocol.rewards import (
     COUNTED_DIALECTS,
     median_speed,
@@ -98,6 +98,7 @@ __all__ = [
     "PROFILES",
     "SPEC_VERSION",
     "STANDARD",
+    "TAIL_PROBABILITY",
     "TIERS",
     "AttemptNumber",
     "Block",

@@ -38,6 +38,12 @@ MARGIN_CLIP = 10.0
 """The largest margin and gap reported, and the margin of a claimed token that was no candidate: a number, so
 that sums over positions stay finite. Honest margins stay below 1; a wrong seed's average is about 3."""
 
+TAIL_PROBABILITY = 0.05
+"""A token that is drawn less often than this lies in the tail of its position's distribution."""
+
+TAIL_CERTAINTY = 1e-3
+"""How exactly the mass of a tail must be known from a list of tokens to be reported at all."""
+
 
 @dataclass(frozen=True, slots=True)
 class Replay:
@@ -46,13 +52,21 @@ class Replay:
     best_ids: Ids
     """``(positions,) int64``: the token that the sampler draws."""
     gaps: Floats
-    """``(positions,) float64``: best value minus second-best, in [0, MARGIN_CLIP]; MARGIN_CLIP if alone."""
+    """``(positions,) float64``: best value minus second-best, in [0, MARGIN_CLIP]; MARGIN_CLIP if alone. It
+    doesn't depend on the claimed token, nor does :attr:`tail_mass`: they are fixed before it is looked at.
+    Where tokens that were not seen could be second-best, it is the least that the gap can be."""
     margins: Floats
     """``(positions,) float64``: best value minus the claimed token's, in [0, MARGIN_CLIP]."""
     among: NDArray[np.bool_]
     """``(positions,) bool``: whether the claimed token was a candidate; if not, its margin is MARGIN_CLIP."""
     unsure: NDArray[np.bool_]
     """``(positions,) bool``: whether tokens that were not seen could change the candidates or the best."""
+    tail_mass: Floats
+    """``(positions,) float64``: the probability that the sampler draws a token whose own probability is below
+    TAIL_PROBABILITY, after temperature and cuts; NaN at T = 0, and where a list can't tell it."""
+    in_tail: NDArray[np.bool_]
+    """``(positions,) bool``: whether the claimed token is such a token, or no candidate at all; False where
+    ``tail_mass`` is NaN."""
 
     @property
     def agreement(self) -> float:
@@ -103,18 +117,13 @@ def replay_tokens(
             seen, values = ids[row][order].astype(np.int64), logprobs[row][order]
             field = _of_list(seen, values, claim, float(claimed_logprobs[row]), vocab_size, draw)
         fields.append(_judge(field, claim))
-    best, gap, margin, among, unsure = zip(*fields, strict=True) if fields else ((), (), (), (), ())
-    return Replay(
-        best_ids=np.array(best, dtype=np.int64),
-        gaps=np.array(gap, dtype=np.float64),
-        margins=np.array(margin, dtype=np.float64),
-        among=np.array(among, dtype=np.bool_),
-        unsure=np.array(unsure, dtype=np.bool_),
-    )
+    columns = zip(*fields, strict=True) if fields else ((),) * len(_DTYPES)
+    return Replay(*(np.array(column, dtype) for column, dtype in zip(columns, _DTYPES, strict=True)))
 
 
-_Row = tuple[int, float, float, bool, bool]
+_Row = tuple[int, float, float, bool, bool, float, bool]
 """One position of a :class:`Replay`, its fields in order."""
+_DTYPES = (np.int64, np.float64, np.float64, np.bool_, np.bool_, np.float64, np.bool_)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,22 +142,37 @@ class _Draw:
 
 @dataclass(frozen=True, slots=True)
 class _Field:
-    """The candidates of one position that matter: the best two, and the claimed token if it is one."""
+    """The candidates of one position that matter: the best two at least."""
 
     ids: Ids
     values: Floats
+    claim: float
+    """The claimed token's value; −∞ if it is no candidate."""
     unsure: bool
+    tail: tuple[float, bool]
+    """``tail_mass`` and ``in_tail``."""
+    rival: float = -math.inf
+    """The most that the value of a token outside ``ids`` can be."""
+
+
+_NO_TAIL = (math.nan, False)
 
 
 def _judge(field: _Field, claim: int) -> _Row:
     best = int(np.argmax(field.values))
-    rest = np.delete(field.values, best)
-    gap = min(float(field.values[best] - rest.max()), MARGIN_CLIP) if rest.size else MARGIN_CLIP
-    place = np.flatnonzero((field.ids == claim) & np.isfinite(field.values))
-    if not place.size:
-        return int(field.ids[best]), gap, MARGIN_CLIP, False, field.unsure
-    margin = min(float(field.values[best] - field.values[place[0]]), MARGIN_CLIP)
-    return int(field.ids[best]), gap, margin, True, field.unsure
+    value = float(field.values[best])
+    second = max(float(np.delete(field.values, best).max(initial=-math.inf)), field.rival)
+    gap = min(max(value - second, 0.0), MARGIN_CLIP)
+    if field.claim == -math.inf:
+        return int(field.ids[best]), gap, MARGIN_CLIP, False, field.unsure, *field.tail
+    if field.claim > value:  # only where tokens that were not seen could be best
+        return claim, gap, 0.0, True, field.unsure, *field.tail
+    return int(field.ids[best]), gap, min(value - field.claim, MARGIN_CLIP), True, field.unsure, *field.tail
+
+
+def _value_of(claim: int, ids: Ids, values: Floats) -> float:
+    place = int(np.searchsorted(ids, claim))
+    return float(values[place]) if place < ids.size and ids[place] == claim else -math.inf
 
 
 def _of_whole(logprobs: NDArray[np.float32], claim: int, draw: _Draw) -> _Field:
@@ -156,16 +180,19 @@ def _of_whole(logprobs: NDArray[np.float32], claim: int, draw: _Draw) -> _Field:
     sampling = draw.sampling
     scores = scaled(logprobs, sampling.temperature)
     if sampling.temperature == 0.0:
-        return _Field(np.arange(scores.size), scores, unsure=False)
+        return _Field(np.arange(scores.size), scores, float(scores[claim]), unsure=False, tail=_NO_TAIL)
     kept = candidates(scores, sampling.top_k, sampling.top_p)
+    tail = _tail(scores[kept], _value_of(claim, kept, scores[kept]))
     if kept.size * 4 < scores.size or scores.size < _FEW:
-        return _Field(kept, scores[kept] + draw.noise(kept), unsure=False)
+        values = scores[kept] + draw.noise(kept)
+        return _Field(kept, values, _value_of(claim, kept, values), unsure=False, tail=tail)
     scores = only(scores, kept)
     words = all_words(draw.run_key, draw.position, sampling.choice, scores.size)
     likely = np.argpartition(scores, -2)[-2:]
     floor = float((scores[likely] + gumbel_of(words[likely])).min())  # the second-best value is no lower
     ids = np.union1d(contenders(scores, words, floor), [claim])
-    return _Field(ids, scores[ids] + gumbel_of(words[ids]), unsure=False)
+    values = scores[ids] + gumbel_of(words[ids])
+    return _Field(ids, values, _value_of(claim, ids, values), unsure=False, tail=tail)
 
 
 def _of_list(
@@ -180,14 +207,46 @@ def _of_list(
     certain, possible = _cut_list(scores, logprobs, vocab_size, sampling)
     unsure = possible is not None and possible.size > certain.size
     ids_kept, kept = ids[certain], scores[certain]
-    if claim not in ids_kept and (possible is None or claim in ids[possible]):
-        place = int(np.searchsorted(ids_kept, claim))
-        ids_kept = np.insert(ids_kept, place, claim)
-        kept = np.insert(kept, place, scaled(claimed_logprob, sampling.temperature))
+    own_score = _value_of(claim, ids_kept, kept)
+    if own_score == -math.inf and (possible is None or claim in ids[possible]):
+        own_score = float(scaled(claimed_logprob, sampling.temperature))
+    own = own_score + float(np.sum(draw.noise(np.array([claim]))))
     values = kept + draw.noise(ids_kept)
-    if possible is None and sampling.temperature > 0.0:
-        unsure = certain.size < ids.size or bool(values.max() <= scores.min() + MAX_NOISE)
-    return _Field(ids_kept, values, unsure)
+    if sampling.temperature == 0.0:
+        return _Field(ids_kept, values, own, unsure, _NO_TAIL, rival=float(scores.min()))
+    if possible is not None:
+        return _Field(ids_kept, values, own, unsure, _NO_TAIL if unsure else _tail(kept, own_score))
+    rival = float(scores.min()) + MAX_NOISE
+    unsure = certain.size < ids.size or max(float(values.max()), own) <= rival
+    tail = _NO_TAIL
+    if sampling.top_p == 1.0:
+        low, high = unseen_weight(logprobs, vocab_size, sampling.temperature)
+        tail = _tail(kept, own_score, 0.0 if sampling.top_k else low, high)
+    return _Field(ids_kept, values, own, unsure, tail, rival)
+
+
+def _tail(scores: Floats, own: float, low: float = 0.0, high: float = 0.0) -> tuple[float, bool]:
+    """``tail_mass`` and ``in_tail`` of candidates, where the claimed token's score is ``own``.
+
+    Args:
+        low, high: bounds of the weight of candidates that were not seen, where the best weighs 1; none of
+            them weighs more than the least of those seen.
+    """
+    peak = scores.max()
+    weights = np.exp(scores - peak)
+    seen = float(weights.sum())
+
+    def mass(total: float) -> float:
+        heavy = weights[weights >= TAIL_PROBABILITY * total]
+        return max(0.0, 1.0 - float(heavy.sum()) / total)
+
+    total = seen + (low + high) / 2.0
+    if high > 0.0 and (
+        float(weights.min()) >= TAIL_PROBABILITY * (seen + low)
+        or mass(seen + high) - mass(seen + low) > TAIL_CERTAINTY
+    ):
+        return _NO_TAIL
+    return mass(total), math.exp(min(own - peak, 0.0)) < TAIL_PROBABILITY * total
 
 
 def _cut_list(

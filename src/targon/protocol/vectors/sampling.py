@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -224,10 +225,12 @@ def _replay(given: Json) -> Json:
         "margin": float(result.margins[0]),
         "among": bool(result.among[0]),
         "unsure": bool(result.unsure[0]),
+        "tail_mass": None if math.isnan(result.tail_mass[0]) else float(result.tail_mass[0]),
+        "in_tail": bool(result.in_tail[0]),
     }
 
 
-_PROBABILITIES = (0.4, 0.2, 0.15, 0.1, 0.05, 0.04, 0.03, 0.02, 0.006, 0.004)
+_PROBABILITIES = (0.4, 0.2, 0.15, 0.1, 0.055, 0.035, 0.03, 0.02, 0.006, 0.004)
 
 
 def _claim(claimed: int, seen: int = 10, **changes: Any) -> dict[str, Json]:  # noqa: ANN401 - any JSON value
@@ -241,7 +244,8 @@ REPLAY = Rule(
     name="replay",
     about="What the sampler, replayed over a reference's log-probabilities of one position, says of a claimed token: "
     "the best token, its lead over the second, the claimed token's margin (both at most 10, and 10 for a token "
-    "that is no candidate), whether it was a candidate, and whether unseen tokens could change that.",
+    "that is no candidate), whether it was a candidate, and whether unseen tokens could change that; further the "
+    "probability that a token is drawn whose own is below 0.05 (null: not known), and whether the claimed one is.",
     inputs={
         **{f"whole vocabulary, token {token} claimed": _claim(token) for token in range(4)},
         "top-k 2, a token outside": _claim(5, top_k=2),
