@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, asynccontextmanager
@@ -188,7 +189,9 @@ async def _let_incentives_settle(watch: Watch, network: Network) -> None:
 def _take_picture(watch: Watch, path: Path) -> None:
     paper = Console(record=True, width=150, file=io.StringIO(), force_terminal=True)
     paper.print(watch.screen())
-    paper.save_svg(str(path), title="targon localnet")
+    drawn = paper.export_svg(title="targon localnet")
+    # Rich's pictures load their fonts from a server; this one should ask nobody.
+    path.write_text(re.sub(r"@font-face \{.*?\}", "", drawn, flags=re.DOTALL), "utf-8")
 
 
 def print_summary(

@@ -62,7 +62,7 @@ def draw(network: Network, standings: Standings, metagraph: Metagraph, tally: Ta
     for name in ("UID", "prover"):
         table.add_column(name, no_wrap=True)
     table.add_column("tier", no_wrap=True)
-    for name in ("passed", "total", "score", "weight", "incentive"):
+    for name in ("rate", "passed", "score", "weight", "incentive"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("last verdict, and why", ratio=1, no_wrap=True, overflow="ellipsis")
     weights = NoWeights("nothing is logged yet") if standings.opened is None else standings.weights()
@@ -105,7 +105,7 @@ def _row(
         str(seat.uid),
         name,
         standing.tier.label,
-        f"{standing.successes}/{standing.attempts}",
+        "-" if standing.success_rate is None else f"{float(standing.success_rate):.0%}",
         str(standing.total_successes),
         f"{standing.score:.3f}",
         str(weight) if weight else "-",

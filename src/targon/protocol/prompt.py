@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from targon.protocol.messages import ChatMessage
 
-
 ANSWER_SYSTEM = "Answer the question."
 QUERY_SYSTEM = "Ask a question."
 
