@@ -21,14 +21,14 @@ import numpy as np
 from targon.verification.calibration import GUARD_LEVELS, TELLING_BOUND, Band
 from targon.verification.observations import GAP_STRATA, Bools, Floats
 
-NOISE_SCALES: Final = (0.07, 0.1, 0.14, 0.2, 0.3, 0.5, 1.0, 2.0, 4.0)
+NOISE_SCALES: Final = (0.08, 0.14, 0.25, 0.5, 1.0, 3.0)
 """Decay lengths τ of the mismatch probability over the gap: honest bf16 noise has about 0.04, int8 weights
 0.14, fp8 weights or a temperature off by 0.1 have 0.3, int4 weights have 2."""
 
-FLAT_SHARES: Final = (0.01, 0.03, 0.1, 0.3)
+FLAT_SHARES: Final = (0.01, 0.04, 0.2)
 """Shares of positions with a wrong token, whatever the gap: a sampler bug, cheating now and then."""
 
-TAIL_ODDS: Final = (0.4, 0.7, 0.85, 1.15, 1.4, 2.0, 4.0)
+TAIL_ODDS: Final = (0.5, 0.8, 1.25, 2.0)
 """Factors on the odds of an unlikely token: below 1 too cold, above 1 too hot."""
 
 BAD_COMPLETIONS: Final = (0.02, 0.2)
@@ -39,9 +39,9 @@ TAIL_BETS: Final = len(TAIL_ODDS)
 BETS: Final = GAP_BETS + TAIL_BETS + len(BAD_COMPLETIONS)
 
 STAKES: Final = (
-    (0.70 / GAP_BETS,) * GAP_BETS
+    (0.75 / GAP_BETS,) * GAP_BETS
     + (0.10 / TAIL_BETS,) * TAIL_BETS
-    + (0.20 / len(BAD_COMPLETIONS),) * len(BAD_COMPLETIONS)
+    + (0.15 / len(BAD_COMPLETIONS),) * len(BAD_COMPLETIONS)
 )
 """What is staked on each bet of the mixture: 1 in all."""
 
@@ -83,14 +83,15 @@ def alternatives() -> Floats:
 def guarded_bounds(band: Band) -> Floats:
     """``(GUARD_LEVELS, GAP_STRATA)``: bounds on the mismatch probability after 0, 1, 2 … telling mismatches.
 
-    With an effect of mean 1 and variance v on all of a request's rates, an honest mismatch raises the
-    expectation of the next to at most 1 + v times the mean, two raise it to 1 + 2v (exactly so where the
-    effect is gamma-distributed and few mismatches were expected): with R the measured recurrence, the
-    factors are 1, R, 2R − 1, 3R − 2.
+    Honest requests differ: a mismatch makes it likelier that this is one of the worse ones. With an effect θ
+    of mean 1 on all rates of a completion, the expectation of the next mismatch after m of them is at most
+    E[θᵐ⁺¹] / E[θᵐ] times its mean (matches only lower it); where θ is log-normal, that is E[θ²]ᵐ. With R the
+    measured recurrence, the factors are Rᵐ.
     """
     base = np.array([stratum.bound for stratum in band.gaps])
-    factors = 1.0 + np.arange(GUARD_LEVELS) * (band.recurrence - 1.0)
-    return np.minimum(1.0, factors[:, None] * base)
+    factors = band.recurrence ** np.arange(GUARD_LEVELS)
+    bounds: Floats = np.minimum(1.0, factors[:, None] * base)
+    return bounds
 
 
 @lru_cache(maxsize=256)

@@ -5,8 +5,8 @@ each sampler and range of parameters that was measured. In a band stand, from ho
 
 1. per stratum of the replayed gap, a bound on the probability of a mismatch: ``TOLERANCE`` times the upper
    confidence limit of the worst honest configuration;
-2. the recurrence: by how much more likely a mismatch is after an earlier one of the same completion, as
-   ``TOLERANCE`` times an upper confidence limit, too. Honest requests differ; this is what that costs;
+2. the recurrence: how many times likelier a mismatch is after an earlier one of the same completion, as an
+   upper confidence limit, and at least ``TOLERANCE``. Honest requests differ; this is what that costs;
 3. per stratum of the tail mass, by which factor the frequency of unlikely tokens may exceed, or fall short
    of, what the reference says.
 
@@ -15,7 +15,7 @@ All limits hold together with probability ``CONFIDENCE``. What no band covers ha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final, Literal, NamedTuple, Self
@@ -30,7 +30,6 @@ from targon.verification.confidence import lower_limit, upper_limit
 from targon.verification.observations import (
     GAP_STRATA,
     TAIL_STRATA,
-    Bools,
     Floats,
     Ints,
     Observations,
@@ -48,13 +47,17 @@ TELLING_BOUND: Final = 0.1
 """A mismatch counts as a sign of a bad completion where its stratum's bound is at most this: near a coin
 flip it is no sign of anything."""
 
-GUARD_LEVELS: Final = 4
-"""Earlier telling mismatches of a completion are counted up to three."""
+RESPONSIVE_BOUND: Final = 0.25
+"""Strata with at most this bound say how much likelier a mismatch is after a telling one: a higher rate hardly
+has room to grow."""
+
+GUARD_LEVELS: Final = 6
+"""Earlier telling mismatches of a completion are counted up to five."""
 
 UNKNOWN_RECURRENCE: Final = 20.0
-"""Taken where the data can't say less: twice what a log-normal effect with σ = 1.5 amounts to at most."""
+"""Taken where the data can't say less: twice what a log-normal effect with σ = 1.5 can amount to."""
 
-_CLAIMS = GAP_STRATA + 1 + 2 * TAIL_STRATA
+_CLAIMS = GAP_STRATA * (GAP_STRATA + 1) // 2 + 1 + 2 * TAIL_STRATA
 """Limits per configuration that shall hold together."""
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -149,7 +152,7 @@ class Band(Message):
 
     scope: Scope
     gaps: Annotated[tuple[GapStratum, ...], Field(min_length=GAP_STRATA, max_length=GAP_STRATA)]
-    recurrence: Annotated[float, Field(ge=1.0)]
+    recurrence: Annotated[float, Field(ge=TOLERANCE)]
     """After one telling mismatch of a completion, a bound is this many times itself for the rest of it."""
     tails: Annotated[tuple[TailStratum, ...], Field(min_length=TAIL_STRATA, max_length=TAIL_STRATA)]
     configurations: Annotated[tuple[Configuration, ...], Field(min_length=1)]
@@ -250,11 +253,11 @@ def measure(scope: Scope, runs: Sequence[HonestRun]) -> Band:
     risk = (1.0 - CONFIDENCE) / (len(runs) * _CLAIMS)
     tallies = [_Tally.of(run) for run in runs]
     gaps = tuple(_gap_stratum(tallies, stratum, risk) for stratum in range(GAP_STRATA))
-    telling = np.array([stratum.bound <= TELLING_BOUND for stratum in gaps])
+    bounds = np.array([stratum.bound for stratum in gaps])
     return Band(
         scope=scope,
         gaps=gaps,
-        recurrence=_recurrence(runs, telling, risk),
+        recurrence=_recurrence(runs, bounds, risk),
         tails=tuple(_tail_stratum(tallies, stratum, risk) for stratum in range(TAIL_STRATA)),
         configurations=tuple(
             Configuration(
@@ -298,39 +301,52 @@ class _Tally:
 
 
 def _gap_stratum(tallies: Sequence[_Tally], stratum: int, risk: float) -> GapStratum:
-    counts = [(int(tally.mismatches[stratum]), int(tally.positions[stratum])) for tally in tallies]
-    worst = max(upper_limit(mismatches, positions, risk) for mismatches, positions in counts)
     return GapStratum(
-        positions=sum(positions for _, positions in counts),
-        mismatches=sum(mismatches for mismatches, _ in counts),
-        bound=min(1.0, TOLERANCE * worst),
+        positions=sum(int(tally.positions[stratum]) for tally in tallies),
+        mismatches=sum(int(tally.mismatches[stratum]) for tally in tallies),
+        bound=min(1.0, TOLERANCE * max(_worst_rate(tally, stratum, risk) for tally in tallies)),
     )
 
 
-def _recurrence(runs: Sequence[HonestRun], telling: Bools, risk: float) -> float:
-    """Telling mismatches after an earlier one of the same completion, against how many there would be if they
-    had nothing to do with one another.
+def _worst_rate(tally: _Tally, stratum: int, risk: float) -> float:
+    """The upper limit of a configuration's mismatch rate in a stratum.
+
+    Noise that flips a gap flips a smaller one at least as often: so a stratum's rate is at most the mean rate of
+    any run of strata that ends with it, and may borrow their positions, unless the counts contradict that.
+    """
+    alone = _limit(upper_limit, tally, slice(stratum, stratum + 1), risk)
+    least = _limit(lower_limit, tally, slice(stratum, stratum + 1), risk)
+    pooled = [_limit(upper_limit, tally, slice(first, stratum + 1), risk) for first in range(stratum)]
+    return min([alone, *(limit for limit in pooled if limit >= least)])
+
+
+def _limit(limit: Callable[[int, int, float], float], tally: _Tally, strata: slice, risk: float) -> float:
+    return limit(int(tally.mismatches[strata].sum()), int(tally.positions[strata].sum()), risk)
+
+
+def _recurrence(runs: Sequence[HonestRun], bounds: Floats, risk: float) -> float:
+    """Mismatches after a telling one of the same completion, against how many there would be if they had
+    nothing to do with it.
 
     All runs together, each against its own rates: one that is worse throughout shows no recurrence by that.
     """
+    telling, responsive = bounds <= TELLING_BOUND, bounds <= RESPONSIVE_BOUND
     again = exposed = 0
     unrelated = 0.0
-    for run in runs:
-        seen, told_by, after = (np.zeros(GAP_STRATA) for _ in range(3))
+    for run, tally in zip(runs, map(_Tally.of, runs), strict=True):
+        after = np.zeros(GAP_STRATA)
         for one in run.completions:
-            strata = gap_stratum(one.gaps[~one.unsure])
-            told = one.mismatched[~one.unsure] & telling[strata]
-            later = (np.cumsum(told) - told > 0) & telling[strata]
-            seen += np.bincount(strata, minlength=GAP_STRATA)
-            told_by += np.bincount(strata[told], minlength=GAP_STRATA)
+            strata, mismatched = gap_stratum(one.gaps[~one.unsure]), one.mismatched[~one.unsure]
+            told = mismatched & telling[strata]
+            later = (np.cumsum(told) - told > 0) & responsive[strata]
             after += np.bincount(strata[later], minlength=GAP_STRATA)
-            again += int((told & later).sum())
+            again += int((mismatched & later).sum())
         exposed += int(after.sum())
-        unrelated += float(after @ (told_by / np.maximum(seen, 1.0)))
+        unrelated += float(after @ (tally.mismatches / np.maximum(tally.positions, 1)))
     if unrelated == 0.0:
         return UNKNOWN_RECURRENCE
     worst = upper_limit(again, exposed, risk) * exposed / unrelated
-    return min(max(1.0, TOLERANCE * worst), UNKNOWN_RECURRENCE)
+    return min(max(TOLERANCE, worst), UNKNOWN_RECURRENCE)
 
 
 def _tail_stratum(tallies: Sequence[_Tally], stratum: int, risk: float) -> TailStratum:
