@@ -10,6 +10,7 @@ change to what any of it computes changes ``SPEC_VERSION``.
 """
 
 from targon.protocol.canonical import canonical_bytes, digest
+from targon.protocol.conviction import ALPHA, CONVICTION, Sentence, convicts, sentence
 from targon.protocol.draws import (
     challenge_draw,
     commitment,
@@ -87,7 +88,9 @@ from targon.protocol.verdicts import Outcome, Purpose
 from targon.protocol.weights import MAX_WEIGHT, NoWeights, u16_weights
 
 __all__ = [
+    "ALPHA",
     "BLOCK_SECONDS",
+    "CONVICTION",
     "COUNTED_DIALECTS",
     "DEMO",
     "INTERVAL_BLOCKS",
@@ -128,6 +131,7 @@ __all__ = [
     "Record",
     "Replay",
     "Sampling",
+    "Sentence",
     "Signer",
     "Tier",
     "TierRule",
@@ -145,6 +149,7 @@ __all__ = [
     "check_sampling",
     "choose",
     "commitment",
+    "convicts",
     "digest",
     "first_block",
     "gumbel",
@@ -164,6 +169,7 @@ __all__ = [
     "run_key",
     "score_step",
     "selection_rank",
+    "sentence",
     "settle",
     "stop_position",
     "u16_weights",

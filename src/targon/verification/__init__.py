@@ -7,18 +7,49 @@ random number.
 
 from __future__ import annotations
 
+from targon.verification.bets import Bets, bets_of
+from targon.verification.calibration import (
+    Band,
+    Calibration,
+    CalibrationError,
+    HonestRun,
+    NoBand,
+    Range,
+    Scope,
+    load_calibration,
+    measure,
+    save_calibration,
+)
+from targon.verification.evidence import EvidenceState, advance, trace
 from targon.verification.exact import GroundTruth, compare
 from targon.verification.judge import generate_ground_truth, judge
+from targon.verification.observations import Observations
 from targon.verification.structure import check_structure
 from targon.verification.verdict import Verdict, failed, inconclusive
 
 __all__ = [
+    "Band",
+    "Bets",
+    "Calibration",
+    "CalibrationError",
+    "EvidenceState",
     "GroundTruth",
+    "HonestRun",
+    "NoBand",
+    "Observations",
+    "Range",
+    "Scope",
     "Verdict",
+    "advance",
+    "bets_of",
     "check_structure",
     "compare",
     "failed",
     "generate_ground_truth",
     "inconclusive",
     "judge",
+    "load_calibration",
+    "measure",
+    "save_calibration",
+    "trace",
 ]

@@ -1,10 +1,10 @@
-"""Vectors of tiers, promotion, rewards, scores and weights."""
+"""Vectors of tiers, promotion, rewards, scores, weights and conviction."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from targon.protocol import rewards
+from targon.protocol import conviction, rewards
 from targon.protocol.primitives import Uid
 from targon.protocol.profile import PROFILES
 from targon.protocol.tiers import TIERS, Record, Tier, settle
@@ -222,4 +222,33 @@ WEIGHTS = Rule(
     evaluate=_weights,
 )
 
-RULES = (TIER_TABLE, PROMOTION, REWARDS, SCORES, MEDIANS, PROBATION, WEIGHTS)
+
+def _conviction(given: Json) -> Json:
+    if not conviction.convicts(given["log_e"]):
+        return None
+    left = conviction.sentence()
+    return {
+        "tier": left.record.tier.label,
+        "attempts": left.record.attempts,
+        "total_successes": left.record.total_successes,
+        "fallen_from": None,
+        "score": left.score,
+        "verified_tokens": left.verified_tokens,
+    }
+
+
+CONVICTION = Rule(
+    name="conviction",
+    about="What is left of a prover whose evidence, given as its natural logarithm, reaches 1 / alpha = 10,000; null: "
+    "it isn't convicted. Its evidence begins anew at 1.",
+    inputs={
+        "no evidence": {"log_e": 0.0},
+        "evidence of honesty": {"log_e": -100.0},
+        "just under": {"log_e": 9.2103},
+        "just over": {"log_e": 9.2104},
+        "far over": {"log_e": 250.0},
+    },
+    evaluate=_conviction,
+)
+
+RULES = (TIER_TABLE, PROMOTION, REWARDS, SCORES, MEDIANS, PROBATION, WEIGHTS, CONVICTION)
