@@ -12,9 +12,20 @@ from collections.abc import AsyncGenerator, Sequence
 import anyio
 import numpy as np
 
-from targon.engines import EngineUnavailable, GenerateTask, ModelIdentity, Scores, ScoreTask, Step
+from targon.engines import (
+    EngineUnavailable,
+    GenerateTask,
+    ModelIdentity,
+    Replayed,
+    ReplayTask,
+    Scores,
+    ScoreTask,
+    Step,
+    TaskRefused,
+)
 from targon.protocol.messages import ChatMessage, FinishReason
 from targon.protocol.primitives import Digest, TokenId
+from targon.protocol.replay import replay_tokens
 from targon.protocol.sampler import choose
 from targon.protocol.text import answer_text
 
@@ -79,6 +90,31 @@ class TinyEngine:
 
     async def score(self, tasks: Sequence[ScoreTask]) -> list[Scores]:
         raise NotImplementedError
+
+    async def replay(self, tasks: Sequence[ReplayTask]) -> list[Replayed]:
+        await self.check()
+        return [self._replay(task) for task in tasks]
+
+    def _replay(self, task: ReplayTask) -> Replayed:
+        unknown = [token for token in task.token_ids if not 0 <= token < VOCABULARY]
+        if unknown or not task.token_ids:
+            raise TaskRefused(f"token ids: got {task.token_ids}, expected some from 0 to {VOCABULARY - 1}")
+        prompt = "".join(message.content for message in task.messages)
+        logits = np.stack([_logits(prompt, task.token_ids[:place]) for place in range(len(task.token_ids))])
+        logprobs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+        claimed = np.array(task.token_ids)
+        own = logprobs[np.arange(claimed.size), claimed]
+        replay = replay_tokens(
+            np.broadcast_to(np.arange(VOCABULARY), logits.shape),
+            logits,
+            claimed,
+            own,
+            vocab_size=VOCABULARY,
+            sampling=task.sampling,
+            run_key=task.run_key,
+        )
+        ranks = (logprobs > own[:, None]).sum(axis=1, dtype=np.int32)
+        return Replayed(replay, own, ranks, prompt_tokens=1)
 
     async def prompt_token_ids(self, messages: Sequence[ChatMessage]) -> tuple[TokenId, ...]:
         raise NotImplementedError

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 from targon.chain.errors import ChainUnavailable, NotRegistered, UnknownBlock
 from targon.chain.port import Axon, Metagraph, Neuron, SubnetInfo
 from targon.engines.errors import EngineUnavailable
-from targon.engines.port import GenerateTask, ModelIdentity, Scores, ScoreTask, Step
+from targon.engines.port import GenerateTask, ModelIdentity, Replayed, ReplayTask, Scores, ScoreTask, Step
 from targon.protocol.keys import Signer
 from targon.protocol.messages import ChatMessage, GenerateRequest, Sampling
 from targon.protocol.primitives import Block, Digest, Hotkey, TokenId, Uid
@@ -154,6 +154,9 @@ class CountingEngine:
     async def score(self, tasks: Sequence[ScoreTask]) -> list[Scores]:
         ids, logs = np.zeros(0, np.int32), np.zeros(0, np.float32)
         return [Scores(ids, logs, logs, ids, 0) for _ in tasks]
+
+    async def replay(self, tasks: Sequence[ReplayTask]) -> list[Replayed]:
+        raise NotImplementedError
 
     async def prompt_token_ids(self, messages: Sequence[ChatMessage]) -> tuple[TokenId, ...]:
         return ()

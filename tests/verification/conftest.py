@@ -7,7 +7,16 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 import pytest
 from bittensor.keyfiles import Keypair
 
-from targon.engines import EngineUnavailable, GenerateTask, ModelIdentity, Scores, ScoreTask, Step
+from targon.engines import (
+    EngineUnavailable,
+    GenerateTask,
+    ModelIdentity,
+    Replayed,
+    ReplayTask,
+    Scores,
+    ScoreTask,
+    Step,
+)
 from targon.protocol import receipts
 from targon.protocol.messages import (
     ChatMessage,
@@ -53,6 +62,9 @@ class LetterEngine:
             yield Step(TokenId(token), "", -1.0, self.reason if place == len(self.answer) else None)
 
     async def score(self, tasks: Sequence[ScoreTask]) -> list[Scores]:
+        raise NotImplementedError
+
+    async def replay(self, tasks: Sequence[ReplayTask]) -> list[Replayed]:
         raise NotImplementedError
 
     async def prompt_token_ids(self, messages: Sequence[ChatMessage]) -> tuple[TokenId, ...]:

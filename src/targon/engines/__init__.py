@@ -12,7 +12,17 @@ from __future__ import annotations
 from targon.engines.client import EngineClient, connect_engine, engine_answers
 from targon.engines.errors import EngineBusy, EngineError, EngineUnavailable, TaskRefused
 from targon.engines.launch import start_engine_process
-from targon.engines.port import Engine, GenerateTask, ModelIdentity, Scores, ScoreTask, Step
+from targon.engines.port import (
+    Engine,
+    GenerateTask,
+    ModelIdentity,
+    Replayed,
+    ReplayTask,
+    Scores,
+    ScoreTask,
+    Step,
+)
+from targon.engines.replay_by_score import replay_by_score
 from targon.engines.server import serve_engine
 from targon.engines.text_stream import TextStream
 from targon.engines.waiting import wait_for_engine
@@ -25,6 +35,8 @@ __all__ = [
     "EngineUnavailable",
     "GenerateTask",
     "ModelIdentity",
+    "ReplayTask",
+    "Replayed",
     "ScoreTask",
     "Scores",
     "Step",
@@ -32,6 +44,7 @@ __all__ = [
     "TextStream",
     "connect_engine",
     "engine_answers",
+    "replay_by_score",
     "serve_engine",
     "start_engine_process",
     "wait_for_engine",

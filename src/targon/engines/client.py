@@ -16,7 +16,15 @@ from pydantic import ValidationError
 
 from targon.engines import wire
 from targon.engines.errors import EngineUnavailable, TaskRefused
-from targon.engines.port import GenerateTask, ModelIdentity, Scores, ScoreTask, Step
+from targon.engines.port import (
+    GenerateTask,
+    ModelIdentity,
+    Replayed,
+    ReplayTask,
+    Scores,
+    ScoreTask,
+    Step,
+)
 from targon.protocol.errors import MalformedMessage
 from targon.protocol.messages import ChatMessage, Message
 from targon.protocol.primitives import TokenId
@@ -91,6 +99,22 @@ class EngineClient:
             return wire.unpack_scores(data)
         except (MalformedMessage, ValueError) as error:
             self._calls.unreadable(error)
+
+    async def replay(self, tasks: Sequence[ReplayTask]) -> list[Replayed]:
+        with _sendable():
+            body = wire.ReplayBody(tasks=tuple(map(wire.ReplayItem.of, tasks)))
+        async with self._calls.post("/replay", body) as response:
+            data = await self._calls.read(response)
+        try:
+            digest, replayed = wire.unpack_replayed(data)
+        except (MalformedMessage, ValueError) as error:
+            self._calls.unreadable(error)
+        if digest != self._identity.model_digest:
+            raise EngineUnavailable(
+                f"engine at {self._calls.path}: it was answered by model {digest}, expected "
+                f"{self._identity.model_digest} as before; connect anew"
+            )
+        return replayed
 
     async def prompt_token_ids(self, messages: Sequence[ChatMessage]) -> tuple[TokenId, ...]:
         body = wire.PromptBody(messages=tuple(messages))

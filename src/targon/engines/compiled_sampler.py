@@ -34,9 +34,9 @@ except ImportError:  # the extra `engine` brings it
 else:
     COMPILED = True
 
-_BLOCKS = 64
+BLOCKS = 64
 """Blocks of four tokens that are worked on at once: few enough to stay in the first-level cache."""
-_TILE = 4 * _BLOCKS
+TILE = 4 * BLOCKS
 
 _Function = TypeVar("_Function", bound=Callable[..., object])
 
@@ -84,7 +84,7 @@ def choose_fast(logits: NDArray[np.float32], sampling: Sampling, run_key: int, p
     return TokenId(best)
 
 
-def _compiled(function: _Function) -> _Function:
+def compiled(function: _Function) -> _Function:
     """Compile a function with numba where there is numba, and keep the result for the next process."""
     if not COMPILED:
         return function
@@ -94,8 +94,10 @@ def _compiled(function: _Function) -> _Function:
         return cast(_Function, numba.njit(nogil=True)(function))
 
 
-@_compiled
-def _draw(words: NDArray[np.uint64], first: int, position: int, choice: int, low: int, high: int) -> None:
+@compiled
+def draw_words(
+    words: NDArray[np.uint64], first: int, position: int, choice: int, low: int, high: int
+) -> None:
     """Philox4x32-10 for blocks ``first …``, into ``words: (4, blocks) uint64``."""
     half, mask = np.uint64(32), np.uint64(WORD_MASK)
     m0, m1 = np.uint64(MULTIPLIERS[0]), np.uint64(MULTIPLIERS[1])
@@ -111,13 +113,13 @@ def _draw(words: NDArray[np.uint64], first: int, position: int, choice: int, low
         words[0, i], words[1, i], words[2, i], words[3, i] = c0, c1, c2, c3
 
 
-@_compiled
-def _value(logit: float, temperature: float, word: int) -> float:
+@compiled
+def value_of(logit: float, temperature: float, word: int) -> float:
     """``s + g`` of one token."""
     return float(logit) / temperature - math.log(-math.log((float(word) + 0.5) * 2.0**-32))
 
 
-@_compiled
+@compiled
 def _race(
     logits: NDArray[np.float32],
     temperature: float,
@@ -132,39 +134,39 @@ def _race(
     As in :func:`targon.protocol.sampler.contenders`, a bound from the bits of 1 − u spares the logarithms
     of all tokens but a few.
     """
-    words = np.empty((4, _BLOCKS), np.uint64)
-    rest = np.empty((4, _BLOCKS), np.float64)
+    words = np.empty((4, BLOCKS), np.uint64)
+    rest = np.empty((4, BLOCKS), np.float64)
     rest_bits = rest.view(np.int64)
-    bound = np.empty((4, _BLOCKS), np.float64)
+    bound = np.empty((4, BLOCKS), np.float64)
     inverse = 1.0 / temperature
 
-    _draw(words[:, :1], peak // 4, position, choice, low, high)
+    draw_words(words[:, :1], peak // 4, position, choice, low, high)
     best, second = peak, -np.inf
-    value = _value(logits[peak], temperature, words[peak % 4, 0])
+    value = value_of(logits[peak], temperature, words[peak % 4, 0])
 
-    for start in range(0, logits.size, _TILE):
-        tile = logits[start : start + _TILE]
-        if tile.size < _TILE:
-            padded = np.full(_TILE, np.float32(-np.inf))
+    for start in range(0, logits.size, TILE):
+        tile = logits[start : start + TILE]
+        if tile.size < TILE:
+            padded = np.full(TILE, np.float32(-np.inf))
             padded[: tile.size] = tile
             tile = padded
-        _draw(words, start // 4, position, choice, low, high)
+        draw_words(words, start // 4, position, choice, low, high)
         floor = value - 1e-9 - 1e-12 * abs(value)
         hits = 0
         for lane in range(4):
-            for i in range(_BLOCKS):
+            for i in range(BLOCKS):
                 rest[lane, i] = (2.0**32 - 0.5) - float(words[lane, i])
-            for i in range(_BLOCKS):
+            for i in range(BLOCKS):
                 noise = NOISE_BOUND - LN2_PER_BIT * float(rest_bits[lane, i])
                 bound[lane, i] = tile[4 * i + lane] * inverse + noise
                 hits += bound[lane, i] >= floor
         if hits == 0:
             continue
         for lane in range(4):
-            for i in range(_BLOCKS):
+            for i in range(BLOCKS):
                 token = start + 4 * i + lane
                 if bound[lane, i] >= floor and token != peak:
-                    reached = _value(tile[4 * i + lane], temperature, words[lane, i])
+                    reached = value_of(tile[4 * i + lane], temperature, words[lane, i])
                     if reached > value:
                         best, value, second = token, reached, value
                     elif reached > second:

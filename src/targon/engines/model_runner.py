@@ -14,10 +14,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from targon.engines.compiled_replay import joined, replay_logits
 from targon.engines.errors import EngineUnavailable
 from targon.engines.kv_cache import RowCache
-from targon.engines.port import Scores
+from targon.engines.port import Replayed, Scores
 from targon.engines.variants import apply_variant
+from targon.protocol.messages import Sampling
 from targon.protocol.primitives import TokenId
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -36,6 +38,16 @@ class ScoreRow:
     tokens: tuple[TokenId, ...]
     claimed: int
     top_k: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayRow:
+    """One sequence to replay: ``tokens`` of which the last ``claimed`` are the claimed ones."""
+
+    tokens: tuple[TokenId, ...]
+    claimed: int
+    sampling: Sampling
+    run_key: int
 
 
 class ModelRunner:
@@ -95,15 +107,24 @@ class ModelRunner:
     @torch.inference_mode()
     def score(self, rows: Sequence[ScoreRow]) -> list[Scores]:
         """Score sequences in one forward pass; a single one may be longer than ``FORWARD_TOKENS``."""
+        return [self._score_row(row, hidden) for row, hidden in zip(rows, self._hidden(rows), strict=True)]
+
+    @torch.inference_mode()
+    def replay(self, rows: Sequence[ReplayRow]) -> list[Replayed]:
+        """Replay sequences in one forward pass; a single one may be longer than ``FORWARD_TOKENS``."""
+        return [self._replay_row(row, hidden) for row, hidden in zip(rows, self._hidden(rows), strict=True)]
+
+    def _hidden(self, rows: Sequence[ScoreRow | ReplayRow]) -> list[torch.Tensor]:
+        """Per row the hidden states (claimed tokens, width) that predict its claimed tokens."""
         inputs = [row.tokens[:-1] for row in rows]
         if len(rows) == 1 and len(inputs[0]) > FORWARD_TOKENS:
-            return [self._score_row(rows[0], self._prefill_in_chunks(inputs[0]))]
+            return [self._prefill_in_chunks(inputs[0])[-rows[0].claimed :]]
         width = max(map(len, inputs))
         padded = [[*ids, *([0] * (width - len(ids)))] for ids in inputs]
         # padding stands to the right, where causal attention keeps it from being seen: no mask is needed
         hidden = self._body(input_ids=torch.tensor(padded), use_cache=False).last_hidden_state
         return [
-            self._score_row(row, hidden[index, : len(ids)])
+            hidden[index, len(ids) - row.claimed : len(ids)]
             for index, (row, ids) in enumerate(zip(rows, inputs, strict=True))
         ]
 
@@ -116,11 +137,10 @@ class ModelRunner:
         return torch.cat(parts)
 
     def _score_row(self, row: ScoreRow, hidden: torch.Tensor) -> Scores:
-        """``hidden``: (input tokens, width); only the positions that predict claimed tokens get logits."""
-        needed = hidden[len(hidden) - row.claimed :]
+        """``hidden``: (claimed tokens, width)."""
         claimed = torch.tensor(row.tokens[-row.claimed :])
         parts = [
-            _scores_of(self._logits(needed[start : start + _HEAD_POSITIONS]), chosen, row.top_k)
+            _scores_of(self._logits(hidden[start : start + _HEAD_POSITIONS]), chosen, row.top_k)
             for start, chosen in zip(
                 range(0, row.claimed, _HEAD_POSITIONS), claimed.split(_HEAD_POSITIONS), strict=True
             )
@@ -130,6 +150,27 @@ class ModelRunner:
             vocabulary = np.arange(logprobs.shape[1], dtype=np.int32)
             ids = np.broadcast_to(vocabulary, logprobs.shape)
         return Scores(ids, logprobs, own, ranks, prompt_tokens=len(row.tokens) - row.claimed)
+
+    def _replay_row(self, row: ReplayRow, hidden: torch.Tensor) -> Replayed:
+        """``hidden``: (claimed tokens, width)."""
+        claimed = np.array(row.tokens[-row.claimed :], np.int64)
+        parts = [
+            replay_logits(
+                self._logits(hidden[start : start + _HEAD_POSITIONS]).numpy(),
+                claimed[start : start + _HEAD_POSITIONS],
+                row.sampling,
+                row.run_key,
+                start,
+                threads=torch.get_num_threads(),
+            )
+            for start in range(0, row.claimed, _HEAD_POSITIONS)
+        ]
+        return Replayed(
+            replay=joined([part.replay for part in parts]),
+            claimed_logprobs=np.concatenate([part.claimed_logprobs for part in parts]),
+            claimed_ranks=np.concatenate([part.claimed_ranks for part in parts]),
+            prompt_tokens=len(row.tokens) - row.claimed,
+        )
 
     def _forward(
         self, tokens: list[list[TokenId]], cache: RowCache, positions: torch.Tensor, seen: torch.Tensor

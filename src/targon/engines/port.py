@@ -1,7 +1,9 @@
 """The engine port: what TARGON needs of anything that runs a model.
 
 Two things: *generate* tokens for a conversation, as a stream, with a named sampler; and *score* given
-tokens, which is one prefill and no decoding, and therefore tens of times cheaper.
+tokens, which is one prefill and no decoding, and therefore tens of times cheaper. To *replay* is to score,
+and to say at once what the sampler would have drawn: what comes back is a few numbers per token instead of
+a vocabulary.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from numpy.typing import NDArray
 
 from targon.protocol.messages import ChatMessage, Dialect, FinishReason, Sampling
 from targon.protocol.primitives import Digest, TokenId
+from targon.protocol.replay import Replay
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +97,36 @@ class Scores:
     """Length of the rendered prompt."""
 
 
+@dataclass(frozen=True, slots=True)
+class ReplayTask:
+    """One completion to replay: a prompt, the tokens that somebody claims followed it, and how they were to
+    be drawn."""
+
+    messages: tuple[ChatMessage, ...]
+    token_ids: tuple[TokenId, ...]
+    sampling: Sampling
+    run_key: int
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What the model and the sampler say of given tokens, from one prefill.
+
+    A position whose logits were not numbers has NaN for gap, margin and log-probability: the engine is
+    broken, and nothing can be said.
+    """
+
+    replay: Replay
+    claimed_logprobs: NDArray[np.float32]
+    """``(positions,) float32``, natural, of the raw distribution (temperature 1, nothing cut)."""
+    claimed_ranks: NDArray[np.int32]
+    """``(positions,) int32``: how many tokens are more likely than the claimed one (0: none)."""
+    prompt_tokens: int
+    """Length of the rendered prompt."""
+    top_k: int = 0
+    """How many of the most likely tokens were seen per position; 0: the whole vocabulary."""
+
+
 class Engine(Protocol):
     """Anything that runs a model. One conformance suite runs against every adapter.
 
@@ -115,6 +148,14 @@ class Engine(Protocol):
 
     async def score(self, tasks: Sequence[ScoreTask]) -> list[Scores]:
         """Score several completions, batched. Raises as :meth:`generate` does."""
+        ...
+
+    async def replay(self, tasks: Sequence[ReplayTask]) -> list[Replayed]:
+        """Score several completions, batched, and replay the sampler. Raises as :meth:`generate` does.
+
+        An engine that can only score does it with
+        :func:`targon.engines.replay_by_score.replay_by_score`.
+        """
         ...
 
     async def prompt_token_ids(self, messages: Sequence[ChatMessage]) -> tuple[TokenId, ...]:

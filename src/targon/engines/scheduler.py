@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import anyio
 import structlog
@@ -17,12 +18,16 @@ from anyio.streams.memory import MemoryObjectSendStream
 
 from targon.engines.batch import Batch, Decoding, Token
 from targon.engines.errors import EngineBusy, EngineUnavailable
-from targon.engines.model_runner import FORWARD_TOKENS, ModelRunner, ScoreRow
+from targon.engines.model_runner import FORWARD_TOKENS, ModelRunner, ReplayRow, ScoreRow
 from targon.engines.model_thread import ModelThread
-from targon.engines.port import Scores, Step
+from targon.engines.port import Replayed, Scores, Step
 from targon.engines.text_stream import TextStream
 
 log = structlog.get_logger()
+
+Row = ScoreRow | ReplayRow
+R = TypeVar("R", bound=Row)
+S = TypeVar("S")
 
 
 @dataclass(eq=False, slots=True)
@@ -40,10 +45,12 @@ class _Request:
 
 @dataclass(eq=False, slots=True)
 class _ScoreJob:
-    """The sequences of one call to score; each result has its place."""
+    """The sequences of one call to score or replay; each result has its place."""
 
-    left: deque[tuple[int, ScoreRow]]
-    results: list[Scores | None]
+    work: Callable[..., list[Any]]
+    """What does it, given some of the sequences."""
+    left: deque[tuple[int, Row]]
+    results: list[Any]
     done: anyio.Event = field(default_factory=anyio.Event)
     cancelled: bool = False
 
@@ -94,9 +101,16 @@ class Scheduler:
 
     async def score(self, rows: Sequence[ScoreRow]) -> list[Scores]:
         """Score several sequences; short ones share forward passes."""
+        return await self._all(self._runner.score, rows)
+
+    async def replay(self, rows: Sequence[ReplayRow]) -> list[Replayed]:
+        """Replay several sequences; short ones share forward passes."""
+        return await self._all(self._runner.replay, rows)
+
+    async def _all(self, work: Callable[[Sequence[R]], list[S]], rows: Sequence[R]) -> list[S]:
         self._accept(len(self._score_jobs), "calls to score")
-        by_length = sorted(enumerate(rows), key=lambda entry: len(entry[1].tokens))
-        job = _ScoreJob(deque(by_length), [None] * len(rows))
+        by_length: list[tuple[int, Row]] = sorted(enumerate(rows), key=lambda entry: len(entry[1].tokens))
+        job = _ScoreJob(work, deque(by_length), [None] * len(rows))
         self._score_jobs.append(job)
         self._work.set()
         try:
@@ -104,7 +118,7 @@ class Scheduler:
         finally:
             job.cancelled = True
         self.check()
-        return [scores for scores in job.results if scores is not None]
+        return job.results
 
     def _accept(self, waiting: int, what: str) -> None:
         self.check()
@@ -176,8 +190,8 @@ class Scheduler:
             return
         job = self._score_jobs[0]
         places, rows = zip(*_next_rows(job.left), strict=True)
-        for place, scores in zip(places, await self._thread.run(self._runner.score, rows), strict=True):
-            job.results[place] = scores
+        for place, result in zip(places, await self._thread.run(job.work, rows), strict=True):
+            job.results[place] = result
         if not job.left:
             job.done.set()
             self._score_jobs.remove(job)
@@ -195,7 +209,7 @@ class Scheduler:
         self._score_jobs.clear()
 
 
-def _next_rows(left: deque[tuple[int, ScoreRow]]) -> list[tuple[int, ScoreRow]]:
+def _next_rows(left: deque[tuple[int, Row]]) -> list[tuple[int, Row]]:
     """Take what fits one forward pass from sequences in order of length; at least one."""
     taken = [left.popleft()]
     while left and len(left[0][1].tokens) * (len(taken) + 1) <= FORWARD_TOKENS:

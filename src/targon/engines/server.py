@@ -64,6 +64,7 @@ class EngineServer:
                 web.post("/text", self._text),
                 web.post("/generate", self._generate),
                 web.post("/score", self._score),
+                web.post("/replay", self._replay),
             ]
         )
         return app
@@ -102,15 +103,12 @@ class EngineServer:
     async def _score(self, request: web.Request) -> web.StreamResponse:
         body = await _body(request, wire.ScoreBody)
         tasks = [item.task() for item in body.tasks]
-        parts = wire.pack_scores(tasks, await self._engine.score(tasks))
-        response = web.StreamResponse(headers={"Content-Type": "application/octet-stream"})
-        response.content_length = sum(map(len, parts))
-        await response.prepare(request)
-        for part in parts:
-            with anyio.fail_after(_WRITE_SECONDS):
-                await response.write(part)
-        await response.write_eof()
-        return response
+        return await _send(request, wire.pack_scores(tasks, await self._engine.score(tasks)))
+
+    async def _replay(self, request: web.Request) -> web.StreamResponse:
+        body = await _body(request, wire.ReplayBody)
+        replayed = await self._engine.replay([item.task() for item in body.tasks])
+        return await _send(request, wire.pack_replayed(self._engine.identity.model_digest, replayed))
 
 
 @web.middleware
@@ -130,6 +128,17 @@ async def _failures(
 
 async def _body(request: web.Request, kind: type[B]) -> B:
     return kind.from_bytes(await request.read())
+
+
+async def _send(request: web.Request, parts: list[bytes]) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": "application/octet-stream"})
+    response.content_length = sum(map(len, parts))
+    await response.prepare(request)
+    for part in parts:
+        with anyio.fail_after(_WRITE_SECONDS):
+            await response.write(part)
+    await response.write_eof()
+    return response
 
 
 def _answer(message: Message, status: int = 200) -> web.Response:

@@ -21,15 +21,23 @@ from targon.engines.compiled_sampler import choose_batch
 from targon.engines.default_model import DEFAULT_MODEL_NAME, ensure_default_model
 from targon.engines.errors import TaskRefused
 from targon.engines.model_digest import model_digest
-from targon.engines.model_runner import ModelRunner, ScoreRow
+from targon.engines.model_runner import ModelRunner, ReplayRow, ScoreRow
 from targon.engines.model_thread import ModelThread
-from targon.engines.port import GenerateTask, ModelIdentity, Scores, ScoreTask, Step
+from targon.engines.port import (
+    GenerateTask,
+    ModelIdentity,
+    Replayed,
+    ReplayTask,
+    Scores,
+    ScoreTask,
+    Step,
+)
 from targon.engines.scheduler import Scheduler
 from targon.engines.text_stream import TextStream
 from targon.protocol.errors import UnsupportedSampling
 from targon.protocol.messages import ChatMessage
 from targon.protocol.primitives import Digest, TokenId
-from targon.protocol.sampler import check_replayable
+from targon.protocol.sampler import check_draw, check_replayable
 from targon.protocol.text import answer_text
 
 DEFAULT_MODEL = "default"
@@ -126,10 +134,7 @@ class TransformersEngine:
             await self._scheduler.run()
 
     async def generate(self, task: GenerateTask) -> AsyncGenerator[Step, None]:
-        try:
-            check_replayable(task.sampling)
-        except UnsupportedSampling as error:
-            raise TaskRefused(str(error)) from error
+        _check_draw(task)
         prompt = await self.prompt_token_ids(task.messages)
         self._check_length(len(prompt), task.sampling.max_tokens, "max_tokens")
         text = TextStream(self._chat.decode, eos_ids=self._identity.eos_ids, stop=task.sampling.stop)
@@ -140,6 +145,9 @@ class TransformersEngine:
 
     async def score(self, tasks: Sequence[ScoreTask]) -> list[Scores]:
         return await self._scheduler.score([await self._score_row(task) for task in tasks]) if tasks else []
+
+    async def replay(self, tasks: Sequence[ReplayTask]) -> list[Replayed]:
+        return await self._scheduler.replay([await self._replay_row(task) for task in tasks]) if tasks else []
 
     async def prompt_token_ids(self, messages: Sequence[ChatMessage]) -> tuple[TokenId, ...]:
         return await to_thread.run_sync(self._chat.encode, messages)
@@ -158,12 +166,20 @@ class TransformersEngine:
         vocabulary = self._identity.vocab_size
         if not 0 <= task.top_k <= vocabulary:
             raise TaskRefused(f"top_k: got {task.top_k}, expected 0 (all) to {vocabulary}")
+        return ScoreRow(await self._with_prompt(task), len(task.token_ids), task.top_k)
+
+    async def _replay_row(self, task: ReplayTask) -> ReplayRow:
+        _check_draw(task)
+        return ReplayRow(await self._with_prompt(task), len(task.token_ids), task.sampling, task.run_key)
+
+    async def _with_prompt(self, task: ScoreTask | ReplayTask) -> tuple[TokenId, ...]:
+        """The tokens of prompt and claim."""
         if not task.token_ids:
             raise TaskRefused("token_ids: got none, expected at least one token to score")
         self._check_token_ids(task.token_ids)
         prompt = await self.prompt_token_ids(task.messages)
         self._check_length(len(prompt), len(task.token_ids), "claimed tokens")
-        return ScoreRow((*prompt, *task.token_ids), len(task.token_ids), task.top_k)
+        return (*prompt, *task.token_ids)
 
     def _check_length(self, prompt: int, more: int, what: str) -> None:
         limit = self._identity.context_length
@@ -178,6 +194,14 @@ class TransformersEngine:
         unknown = next((id_ for id_ in token_ids if not 0 <= id_ < vocabulary), None)
         if unknown is not None:
             raise TaskRefused(f"token id: got {unknown}, expected one from 0 to {vocabulary - 1}")
+
+
+def _check_draw(task: GenerateTask | ReplayTask) -> None:
+    try:
+        check_replayable(task.sampling)
+        check_draw(task.run_key, task.sampling.max_tokens, task.sampling.choice)
+    except (UnsupportedSampling, ValueError) as error:
+        raise TaskRefused(str(error)) from error
 
 
 def _eos_ids(runner: ModelRunner, chat: ChatTokenizer) -> tuple[TokenId, ...]:

@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import Field
 
 from targon.engines.errors import EngineBusy, EngineError, EngineUnavailable, TaskRefused
-from targon.engines.port import GenerateTask, ModelIdentity, Scores, ScoreTask, Step
+from targon.engines.port import GenerateTask, ModelIdentity, Replayed, ReplayTask, Scores, ScoreTask, Step
 from targon.protocol.messages import (
     MAX_COMPLETION_TOKENS,
     MAX_TOKEN_ID,
@@ -26,6 +26,7 @@ from targon.protocol.messages import (
     Sampling,
 )
 from targon.protocol.primitives import Digest, Hex8, TokenId, u64_hex
+from targon.protocol.replay import Replay
 
 JSON_LINES = "application/x-ndjson"
 MAX_BODY_BYTES = 64 * 1024 * 1024
@@ -118,6 +119,33 @@ class ScoreBody(Message):
     tasks: tuple[ScoreItem, ...]
 
 
+class ReplayItem(Message):
+    """One completion to replay."""
+
+    messages: tuple[ChatMessage, ...]
+    token_ids: _Ids
+    sampling: Sampling
+    run_key: Hex8
+
+    @classmethod
+    def of(cls, task: ReplayTask) -> ReplayItem:
+        return cls(
+            messages=task.messages,
+            token_ids=task.token_ids,
+            sampling=task.sampling,
+            run_key=u64_hex(task.run_key),
+        )
+
+    def task(self) -> ReplayTask:
+        return ReplayTask(self.messages, self.token_ids, self.sampling, int(self.run_key, 16))
+
+
+class ReplayBody(Message):
+    """``POST /replay``."""
+
+    tasks: tuple[ReplayItem, ...]
+
+
 class PromptBody(Message):
     """``POST /prompt_token_ids``."""
 
@@ -205,32 +233,112 @@ def unpack_scores(data: bytes) -> list[Scores]:
         MalformedMessage: if the description is no such thing.
         ValueError: if the bytes are fewer or more than described.
     """
-    line, _, _ = data.partition(b"\n")
-    offset = len(line) + 1
+    line, arrays = _opened(data)
     results = []
-
-    def take(dtype: np.dtype[Any], *shape: int) -> Any:  # noqa: ANN401 - float32 or int32
-        nonlocal offset
-        array = np.frombuffer(data, dtype, int(np.prod(shape)), offset).reshape(shape)
-        offset += array.nbytes
-        return array
-
     for head in _ScoreHeads.from_bytes(line).entries:
         shape = (head.positions, head.k)
         ids = (
             np.broadcast_to(np.arange(head.k, dtype=np.int32), shape)
             if head.vocabulary
-            else take(_INT, *shape)
+            else arrays.take(_INT, *shape)
         )
         results.append(
             Scores(
                 top_ids=ids,
-                top_logprobs=take(_FLOAT, *shape),
-                claimed_logprobs=take(_FLOAT, head.positions),
-                claimed_ranks=take(_INT, head.positions),
+                top_logprobs=arrays.take(_FLOAT, *shape),
+                claimed_logprobs=arrays.take(_FLOAT, head.positions),
+                claimed_ranks=arrays.take(_INT, head.positions),
                 prompt_tokens=head.prompt_tokens,
             )
         )
-    if offset != len(data):
-        raise ValueError(f"scores: got {len(data)} bytes, expected the {offset} that they describe")
+    arrays.end()
     return results
+
+
+class _ReplayHead(Message):
+    """What one entry of :func:`pack_replayed` holds."""
+
+    positions: Annotated[int, Field(ge=1)]
+    prompt_tokens: Annotated[int, Field(ge=1)]
+    top_k: Annotated[int, Field(ge=0)]
+
+
+class _ReplayHeads(Message):
+    model_digest: Digest
+    entries: tuple[_ReplayHead, ...]
+
+
+_REPLAY_DTYPES = {
+    name: np.dtype(kind)
+    for name, kind in {
+        "best_ids": "<i8",
+        "gaps": "<f8",
+        "margins": "<f8",
+        "among": "?",
+        "unsure": "?",
+        "tail_mass": "<f8",
+        "in_tail": "?",
+    }.items()
+}
+
+
+def pack_replayed(model_digest: Digest, results: Sequence[Replayed]) -> list[bytes]:
+    """What was replayed as bytes, in parts that are to be sent one after another: 43 per token."""
+    heads, arrays = [], []
+    for replayed in results:
+        heads.append(
+            {
+                "positions": len(replayed.claimed_ranks),
+                "prompt_tokens": replayed.prompt_tokens,
+                "top_k": replayed.top_k,
+            }
+        )
+        for name, dtype in _REPLAY_DTYPES.items():
+            arrays.append(getattr(replayed.replay, name).astype(dtype).tobytes())
+        arrays.append(replayed.claimed_logprobs.astype(_FLOAT).tobytes())
+        arrays.append(replayed.claimed_ranks.astype(_INT).tobytes())
+    return [json.dumps({"model_digest": model_digest, "entries": heads}).encode() + b"\n", *arrays]
+
+
+def unpack_replayed(data: bytes) -> tuple[Digest, list[Replayed]]:
+    """The digest of the model that replayed, and what :func:`pack_replayed` packed; raises as
+    :func:`unpack_scores` does."""
+    line, arrays = _opened(data)
+    heads = _ReplayHeads.from_bytes(line)
+    results = [
+        Replayed(
+            Replay(**{name: arrays.take(dtype, head.positions) for name, dtype in _REPLAY_DTYPES.items()}),
+            claimed_logprobs=arrays.take(_FLOAT, head.positions),
+            claimed_ranks=arrays.take(_INT, head.positions),
+            prompt_tokens=head.prompt_tokens,
+            top_k=head.top_k,
+        )
+        for head in heads.entries
+    ]
+    arrays.end()
+    return heads.model_digest, results
+
+
+class _Arrays:
+    """The bytes behind a description, read from front to back."""
+
+    def __init__(self, data: bytes, offset: int) -> None:
+        self._data = data
+        self._offset = offset
+
+    def take(self, dtype: np.dtype[Any], *shape: int) -> Any:  # noqa: ANN401 - an array of that dtype
+        array = np.frombuffer(self._data, dtype, int(np.prod(shape)), self._offset).reshape(shape)
+        self._offset += array.nbytes
+        return array
+
+    def end(self) -> None:
+        if self._offset != len(self._data):
+            raise ValueError(
+                f"arrays: got {len(self._data)} bytes, expected the {self._offset} that they describe"
+            )
+
+
+def _opened(data: bytes) -> tuple[bytes, _Arrays]:
+    """The line that describes arrays, and the arrays."""
+    line, _, _ = data.partition(b"\n")
+    return line, _Arrays(data, len(line) + 1)

@@ -9,7 +9,16 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
-from targon.engines import Engine, GenerateTask, ModelIdentity, Scores, ScoreTask, Step
+from targon.engines import (
+    Engine,
+    GenerateTask,
+    ModelIdentity,
+    Replayed,
+    ReplayTask,
+    Scores,
+    ScoreTask,
+    Step,
+)
 from targon.protocol.messages import ChatMessage
 from targon.protocol.primitives import TokenId
 
@@ -29,6 +38,9 @@ class Wrapper:
 
     async def score(self, tasks: Sequence[ScoreTask]) -> list[Scores]:
         return await self._engine.score(tasks)
+
+    async def replay(self, tasks: Sequence[ReplayTask]) -> list[Replayed]:
+        return await self._engine.replay(tasks)
 
     async def prompt_token_ids(self, messages: Sequence[ChatMessage]) -> tuple[TokenId, ...]:
         return await self._engine.prompt_token_ids(messages)

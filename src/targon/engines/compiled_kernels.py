@@ -1,0 +1,333 @@
+"""The compiled passes over one position's logits that replaying the sampler is made of.
+
+Nothing here decides what rounding could turn: such a position is flagged, for the plain form to decide.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from targon.engines.compiled_sampler import BLOCKS, TILE, compiled, draw_words, value_of
+from targon.protocol.replay import MARGIN_CLIP, TAIL_PROBABILITY
+from targon.protocol.sampler import LN2_PER_BIT, NOISE_BOUND
+
+_DOUBT = 1e-9
+"""Share of a sum of weights within which it is not compared here; it is exact to about 1e-12."""
+_STEEP = 1e4
+"""Largest logit / T whose weight is computed here: beyond, rounding of the logit itself would show."""
+_SPAN = 32
+"""Weights below 2^-32 of the best token's are no candidates of a cut here."""
+_BINS = 4 * _SPAN
+"""Bins of weights, four to a factor of 2."""
+_FEW = 2048
+"""More candidates than this race as a vocabulary with gaps, fewer one by one."""
+
+_MAGIC = 1.5 * 2.0**52
+"""Added to a float64 of modest size, it leaves the nearest integer in the low bits."""
+_LOWEST = -1000.0
+"""Powers of 2 below this count as this one: nothing."""
+_P = tuple(math.log(2.0) ** n / math.factorial(n) for n in range(11))
+"""Taylor coefficients of 2^f; for f in [-1/2, 1/2] they leave an error of 2e-13."""
+
+_Draw = tuple[int, int, int, int]
+"""Position, choice, and the low and high halves of the run key."""
+
+
+@compiled
+def replay_rows(
+    logits: NDArray[np.float32],
+    claimed: NDArray[np.int64],
+    peaks: NDArray[np.int64],
+    cuts: tuple[float, float, int],
+    draw: _Draw,
+    ids: NDArray[np.int64],
+    words: NDArray[np.uint64],
+    flags: NDArray[np.bool_],
+    totals: NDArray[np.float64],
+    tails: NDArray[np.float64],
+    ranks: NDArray[np.int32],
+) -> None:
+    """Replay some positions.
+
+    Args:
+        logits: ``(positions, vocab) float32``.
+        claimed, peaks: ``(positions,) int64``, the claimed tokens and the most likely ones.
+        cuts: temperature, top-p, top-k.
+        draw: of the first row.
+        ids: out: ``(positions, 3)``, the best, the second-best (the best again if it is alone), the claimed.
+        words: out: ``(positions, 3)``, their noise.
+        flags: out: ``(positions, 3)``, whether the claimed token is among the candidates; whether it is in
+            the tail; whether the plain form has to decide.
+        totals: out: ``(positions,)``, the sum of e^(logit - highest).
+        tails: out: ``(positions,)``, the mass of the tail.
+        ranks: out: ``(positions,)``, how many tokens are more likely than the claimed one.
+    """
+    temperature, top_p, top_k = cuts
+    position, choice, low, high = draw
+    vocab = logits.shape[1]
+    weights = np.empty(vocab, np.float64)
+    masked = np.empty(0, np.float32)
+    for row in range(logits.shape[0]):
+        values, claim, peak, at = logits[row], claimed[row], peaks[row], position + row
+        top = np.float64(values[peak])  # numba's float() would leave it a float32
+        ids[row, 0], ids[row, 1], ids[row, 2] = peak, peak, claim
+        if not np.isfinite(top):
+            continue
+        ranks[row] = _count_above(values, values[claim])
+        totals[row] = total = _weigh(values, top, 1.0, weights)
+        flags[row, 0] = True
+        if temperature == 0.0:
+            ids[row, 1] = _runner_up(values, peak)
+            continue
+        if abs(top) / temperature > _STEEP:
+            flags[row, 2] = True
+            continue
+        if temperature != 1.0:
+            total = _weigh(values, top, 1.0 / temperature, weights)
+        if 0 < top_k < vocab or top_p < 1.0:
+            kept, total, doubt = _cut(values, weights, total, top_k if top_k < vocab else 0, top_p)
+            last = kept[-1]
+            own, least = values[claim], values[last]
+            flags[row, 0] = own > least or (own == least and claim <= last)
+            heavy, near = _heavy(weights[kept], TAIL_PROBABILITY * total, _DOUBT * total)
+            doubt |= near
+            if kept.size <= _FEW:
+                best, second, close = _race_few(values, kept, temperature, at, choice, low, high)
+            else:
+                if not masked.size:
+                    masked = np.empty(vocab, np.float32)
+                masked[:] = np.float32(-np.inf)
+                for token in kept:
+                    masked[token] = values[token]
+                best, second, close = _race(masked, temperature, peak, at, choice, low, high)
+        else:
+            heavy, doubt = _heavy(weights, TAIL_PROBABILITY * total, _DOUBT * total)
+            best, second, close = _race(values, temperature, peak, at, choice, low, high)
+        ids[row, 0], ids[row, 1] = best, second
+        flags[row, 1] = not flags[row, 0] or weights[claim] < TAIL_PROBABILITY * total
+        flags[row, 2] = doubt or close
+        tails[row] = max(0.0, 1.0 - heavy / total)
+        for place in range(3):
+            words[row, place] = _word(ids[row, place], at, choice, low, high)
+
+
+@compiled
+def _count_above(values: NDArray[np.float32], own: float) -> int:
+    count = 0
+    for value in values:
+        count += value > own
+    return count
+
+
+@compiled
+def _runner_up(values: NDArray[np.float32], peak: int) -> int:
+    second = peak
+    for token in range(values.size):
+        if token != peak and (second == peak or values[token] > values[second]):
+            second = token
+    return second
+
+
+@compiled
+def _weigh(values: NDArray[np.float32], top: float, inverse: float, weights: NDArray[np.float64]) -> float:
+    """``weights = e^((values - top) * inverse)``; returns their sum."""
+    scale = inverse / math.log(2.0)
+    power = np.empty(TILE, np.float64)
+    whole = np.empty(TILE, np.float64)
+    whole_bits = whole.view(np.int64)
+    sums = np.zeros(TILE, np.float64)
+    for start in range(0, values.size, TILE):
+        tile, out = values[start : start + TILE], weights[start : start + TILE]
+        for i in range(tile.size):
+            exponent = (np.float64(tile[i]) - top) * scale
+            power[i] = max(_LOWEST, exponent)
+        for i in range(tile.size):
+            whole[i] = power[i] + _MAGIC
+            power[i] -= whole[i] - _MAGIC
+        for i in range(tile.size):
+            whole_bits[i] = (whole_bits[i] + 1023) << 52
+        for i in range(tile.size):
+            f = power[i]
+            series = _P[7] + f * (_P[8] + f * (_P[9] + f * _P[10]))
+            series = _P[3] + f * (_P[4] + f * (_P[5] + f * (_P[6] + f * series)))
+            weight = (_P[0] + f * (_P[1] + f * (_P[2] + f * series))) * whole[i]
+            out[i] = weight
+            sums[i] += weight
+    return float(sums.sum())
+
+
+@compiled
+def _heavy(weights: NDArray[np.float64], least: float, doubt: float) -> tuple[float, bool]:
+    """The sum of the weights that are at least ``least``, and whether one is too close to it to tell."""
+    total, near = 0.0, 0
+    for start in range(0, weights.size, TILE):
+        tile = weights[start : start + TILE]
+        hits = 0
+        for weight in tile:
+            hits += weight >= least - doubt
+        if hits:
+            for weight in tile:
+                if weight >= least:
+                    total += weight
+                near += abs(weight - least) <= doubt
+    return total, near > 0
+
+
+@compiled
+def _cut(
+    values: NDArray[np.float32], weights: NDArray[np.float64], total: float, top_k: int, top_p: float
+) -> tuple[NDArray[np.int64], float, bool]:
+    """The candidates in order of (-value, id), the sum of their weights, and whether the plain form has to
+    decide. ``top_k`` 0: none."""
+    ids = _likeliest(weights, top_k, top_p * total * (1.0 + 2.0 * _DOUBT))
+    kept = ids[np.argsort(-values[ids], kind="mergesort")]
+    if top_k:
+        if kept.size < top_k:
+            return kept, total, True
+        kept = kept[:top_k]
+        total = float(weights[kept].sum())
+    if top_p == 1.0:
+        return kept, total, False
+    goal, slack, running = top_p * total, _DOUBT * total, 0.0
+    for place in range(kept.size):
+        running += weights[kept[place]]
+        if abs(running - goal) <= slack:
+            return kept[: place + 1], running, True
+        if running > goal:
+            return kept[: place + 1], running, False
+    return kept, running, True
+
+
+@compiled
+def _likeliest(weights: NDArray[np.float64], count: int, mass: float) -> NDArray[np.int64]:
+    """The tokens, in order of id, of the highest bins of weights that hold at least ``count`` tokens, if that
+    is not 0, and else at least ``mass``; of all bins, if they don't."""
+    bits = weights.view(np.int64)
+    lowest = (1023 - _SPAN) * 4
+    held = np.zeros(_BINS + 4, np.int64)
+    weighed = np.zeros(_BINS + 4, np.float64)
+    for token in range(weights.size):
+        place = (bits[token] >> 50) - lowest
+        if place >= 0:
+            held[place] += 1
+            weighed[place] += weights[token]
+    place, number, sum_ = _BINS + 4, 0, 0.0
+    while place > 0 and (number < count if count else sum_ < mass):
+        place -= 1
+        number += held[place]
+        sum_ += weighed[place]
+    ids = np.empty(number, np.int64)
+    filled = 0
+    for token in range(weights.size):
+        if (bits[token] >> 50) - lowest >= place:
+            ids[filled] = token
+            filled += 1
+    return ids
+
+
+@compiled
+def _word(token: int, position: int, choice: int, low: int, high: int) -> int:
+    words = np.empty((4, 1), np.uint64)
+    draw_words(words, token // 4, position, choice, low, high)
+    return int(words[token % 4, 0])
+
+
+@compiled
+def _close(value: float, second: float, third: float) -> bool:
+    """Whether the order of the best three could be another with another logarithm."""
+    tolerance = 1e-9 + 1e-12 * abs(value)
+    if value - second > MARGIN_CLIP + tolerance:
+        return False
+    return value - second <= tolerance or second - third <= tolerance
+
+
+@compiled
+def _race_few(
+    values: NDArray[np.float32],
+    kept: NDArray[np.int64],
+    temperature: float,
+    position: int,
+    choice: int,
+    low: int,
+    high: int,
+) -> tuple[int, int, bool]:
+    """The best token of a few, the second-best (the best again if it is alone), and :func:`_close`."""
+    words = np.empty((4, 1), np.uint64)
+    best = second_id = kept[0]
+    value = second = third = -np.inf
+    for token in kept:
+        draw_words(words, token // 4, position, choice, low, high)
+        reached = value_of(values[token], temperature, words[token % 4, 0])
+        if reached > value:
+            third, second, value = second, value, reached
+            second_id, best = best, token
+        elif reached > second:
+            third, second, second_id = second, reached, token
+        elif reached > third:
+            third = reached
+    if kept.size == 1:
+        return best, best, False
+    return best, second_id, _close(value, second, third)
+
+
+@compiled
+def _race(
+    values: NDArray[np.float32],
+    temperature: float,
+    peak: int,
+    position: int,
+    choice: int,
+    low: int,
+    high: int,
+) -> tuple[int, int, bool]:
+    """The best token of a vocabulary, the second-best (unless its gap exceeds the clip: then any), and
+    :func:`_close`. A bound from the bits of 1 - u spares the logarithms of all tokens but a few, as in
+    :func:`targon.protocol.sampler.contenders`."""
+    words = np.empty((4, BLOCKS), np.uint64)
+    rest = np.empty((4, BLOCKS), np.float64)
+    rest_bits = rest.view(np.int64)
+    bound = np.empty((4, BLOCKS), np.float64)
+    inverse = 1.0 / temperature
+
+    draw_words(words[:, :1], peak // 4, position, choice, low, high)
+    best = second_id = peak
+    value = value_of(values[peak], temperature, words[peak % 4, 0])
+    second = third = -np.inf
+
+    for start in range(0, values.size, TILE):
+        tile = values[start : start + TILE]
+        if tile.size < TILE:
+            padded = np.full(TILE, np.float32(-np.inf))
+            padded[: tile.size] = tile
+            tile = padded
+        draw_words(words, start // 4, position, choice, low, high)
+        floor = max(second, value - MARGIN_CLIP - 1.0)
+        floor -= 1e-8 + 1e-11 * abs(value)
+        hits = 0
+        for lane in range(4):
+            for i in range(BLOCKS):
+                rest[lane, i] = (2.0**32 - 0.5) - float(words[lane, i])
+            for i in range(BLOCKS):
+                noise = NOISE_BOUND - LN2_PER_BIT * float(rest_bits[lane, i])
+                bound[lane, i] = tile[4 * i + lane] * inverse + noise
+                hits += bound[lane, i] >= floor
+        if hits == 0:
+            continue
+        for lane in range(4):
+            for i in range(BLOCKS):
+                token = start + 4 * i + lane
+                if bound[lane, i] >= floor and token != peak:
+                    reached = value_of(tile[4 * i + lane], temperature, words[lane, i])
+                    if reached > value:
+                        third, second, value = second, value, reached
+                        second_id, best = best, token
+                    elif reached > second:
+                        third, second, second_id = second, reached, token
+                    elif reached > third:
+                        third = reached
+    if second == -np.inf:
+        return best, second_id, False
+    return best, second_id, _close(value, second, third)
