@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Sequence
 
+import numpy as np
 import pytest
 from bittensor.keyfiles import Keypair
 
@@ -27,6 +28,7 @@ from targon.protocol.messages import (
     Sampling,
 )
 from targon.protocol.primitives import Block, Digest, Hotkey, TokenId
+from targon.protocol.replay import replay_tokens
 
 EOS = TokenId(2)
 VERIFIER = Keypair.create_from_uri("//Verifier")
@@ -34,11 +36,10 @@ PROVER = Keypair.create_from_uri("//Prover")
 
 
 class LetterEngine:
-    """Token 10 + i is the i-th letter; always answers with the same tokens."""
+    """Token 10 + i is the i-th letter. It is sure of one answer, and draws no other whatever the noise."""
 
-    def __init__(self, answer: Sequence[int], reason: FinishReason = "length") -> None:
+    def __init__(self, answer: Sequence[int]) -> None:
         self.answer = answer
-        self.reason = reason
         self.down = False
 
     @property
@@ -56,16 +57,34 @@ class LetterEngine:
         )
 
     async def generate(self, task: GenerateTask) -> AsyncGenerator[Step, None]:
-        if self.down:
-            raise EngineUnavailable("the engine is down")
-        for place, token in enumerate(self.answer, start=1):
-            yield Step(TokenId(token), "", -1.0, self.reason if place == len(self.answer) else None)
+        raise NotImplementedError
+        yield  # type: ignore[unreachable]  # a generator, of nothing
 
     async def score(self, tasks: Sequence[ScoreTask]) -> list[Scores]:
         raise NotImplementedError
 
     async def replay(self, tasks: Sequence[ReplayTask]) -> list[Replayed]:
-        raise NotImplementedError
+        if self.down:
+            raise EngineUnavailable("the engine is down")
+        return [self._replay(task) for task in tasks]
+
+    def _replay(self, task: ReplayTask) -> Replayed:
+        count, vocabulary = len(task.token_ids), self.identity.vocab_size
+        logprobs = np.full((count, vocabulary), -60.0, dtype=np.float32)
+        sure = [*self.answer, *([EOS] * count)][:count]
+        logprobs[np.arange(count), sure] = 0.0
+        claimed = np.array(task.token_ids)
+        own = logprobs[np.arange(count), claimed]
+        replay = replay_tokens(
+            np.tile(np.arange(vocabulary), (count, 1)),
+            logprobs,
+            claimed,
+            own,
+            vocab_size=vocabulary,
+            sampling=task.sampling,
+            run_key=task.run_key,
+        )
+        return Replayed(replay, own, (own < 0).astype(np.int32), prompt_tokens=1)
 
     async def prompt_token_ids(self, messages: Sequence[ChatMessage]) -> tuple[TokenId, ...]:
         raise NotImplementedError

@@ -94,7 +94,7 @@ async def test_nobody_is_charged_while_the_reference_engine_is_down(world: World
                     await anyio.sleep(0.05)
                 verifier.stop()
     first = verdicts(await world.events())[0]
-    assert (first.outcome, first.method) == ("inconclusive", "reference")
+    assert first.outcome == "inconclusive"
     assert "the tiny engine is down" in first.reason
 
 

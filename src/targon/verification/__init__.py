@@ -7,49 +7,20 @@ random number.
 
 from __future__ import annotations
 
-from targon.verification.bets import Bets, bets_of
-from targon.verification.calibration import (
-    Band,
-    Calibration,
-    CalibrationError,
-    HonestRun,
-    NoBand,
-    Range,
-    Scope,
-    load_calibration,
-    measure,
-    save_calibration,
-)
-from targon.verification.evidence import EvidenceState, advance, trace
-from targon.verification.exact import GroundTruth, compare
-from targon.verification.judge import generate_ground_truth, judge
-from targon.verification.observations import Observations
+from targon.verification.divergence import Divergence, check_divergence, divergence_verdict
+from targon.verification.exact import exact_verdict
+from targon.verification.judge import judge
 from targon.verification.structure import check_structure
 from targon.verification.verdict import Verdict, failed, inconclusive
 
 __all__ = [
-    "Band",
-    "Bets",
-    "Calibration",
-    "CalibrationError",
-    "EvidenceState",
-    "GroundTruth",
-    "HonestRun",
-    "NoBand",
-    "Observations",
-    "Range",
-    "Scope",
+    "Divergence",
     "Verdict",
-    "advance",
-    "bets_of",
+    "check_divergence",
     "check_structure",
-    "compare",
+    "divergence_verdict",
+    "exact_verdict",
     "failed",
-    "generate_ground_truth",
     "inconclusive",
     "judge",
-    "load_calibration",
-    "measure",
-    "save_calibration",
-    "trace",
 ]

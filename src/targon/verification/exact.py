@@ -1,54 +1,50 @@
-"""The second method: token-for-token equality with a ground truth.
+"""Token-for-token equality with what the reference engine would have generated.
+
+Nothing is generated for it. The sampler is replayed over the claimed tokens: as long as they are what it
+draws, they are what the reference engine would have generated, token by token, at the cost of one prefill.
 
 Equal tokens are proof of an honest answer. Unequal tokens are a failed challenge, but prove nothing about
-intent: an honest engine in another number format differs from the reference at about one position in
-fifty, always by a hair. Where that matters, replaying the sampler on the claimed tokens decides.
+intent: an honest engine in another number format differs from the reference at about one position in fifty,
+always by a hair (the margin says by how much).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import numpy as np
 
-from targon.protocol.messages import FinishReason
-from targon.protocol.primitives import TokenId
+from targon.verification.divergence import Divergence
 from targon.verification.verdict import Verdict, failed
 
 METHOD = "exact"
 
 
-@dataclass(frozen=True, slots=True)
-class GroundTruth:
-    """The verifier's own generation for a request."""
+def exact_verdict(divergence: Divergence) -> Verdict:
+    """Pass if every claimed token is the replayed sampler's choice.
 
-    token_ids: tuple[TokenId, ...]
-    finish_reason: FinishReason
-
-
-def compare(claimed: Sequence[TokenId], truth: GroundTruth) -> Verdict:
-    """Compare claimed tokens with a ground truth.
-
-    The evidence of a failure: ``position`` (the first that differs), ``claimed`` and ``expected`` (token
-    ids there; null past an end), ``agreed`` (share of leading positions that agree).
+    The similarity is the share of positions where it is. The evidence of a failure: ``position`` (the first
+    that differs), ``claimed`` and ``expected`` (token ids there), ``margin`` (by how much the claimed one
+    missed), ``mismatches`` (how many positions differ).
     """
-    expected = truth.token_ids
-    if tuple(claimed) == expected:
+    if divergence.settled is not None:
+        return divergence.settled
+    replay, count = divergence.replay, divergence.token_ids.size
+    wrong = np.flatnonzero(replay.margins > 0.0)
+    if not wrong.size:
         return Verdict(
-            "pass", METHOD, 1.0, f"all {len(expected)} tokens equal the ground truth", {}, len(expected)
+            "pass", METHOD, 1.0, f"all {count} tokens are what the reference engine draws", {}, count
         )
-    position = next(
-        (i for i, (a, b) in enumerate(zip(claimed, expected, strict=False)) if a != b),
-        min(len(claimed), len(expected)),
-    )
-    got = claimed[position] if position < len(claimed) else None
-    want = expected[position] if position < len(expected) else None
+    first = int(wrong[0])
+    claimed, expected = int(divergence.token_ids[first]), int(replay.best_ids[first])
+    margin = float(replay.margins[first])
     return failed(
         METHOD,
-        f"token {position} of {len(expected)} differs from the ground truth: "
-        f"got {'the end' if got is None else got}, expected {'the end' if want is None else want}",
-        tokens=len(claimed),
-        position=position,
-        claimed=got,
-        expected=want,
-        agreed=position / max(len(expected), 1),
+        f"token {first} of {count} is not what the reference engine draws: got {claimed}, expected {expected} "
+        f"(by {margin:.2f}); {wrong.size} of {count} differ, by {float(replay.margins[wrong].mean()):.2f} on average",
+        score=divergence.agreement,
+        tokens=count,
+        position=first,
+        claimed=claimed,
+        expected=expected,
+        margin=margin,
+        mismatches=int(wrong.size),
     )
