@@ -167,7 +167,17 @@ def test_tails_are_bounded_on_both_sides():
     seen = [tail for tail in band.tails if tail.positions > 5000]
     assert len(seen) >= 4
     for tail in seen:
-        assert 0.7 < tail.least < tail.hits / tail.expected < tail.most < 1.6
+        per_mass = tail.positions / tail.expected
+        assert (
+            0.7
+            < tail.least
+            < 1.0 - TOLERANCE * (1.0 - per_mass * lower_limit(tail.hits, tail.positions, 0.001))
+        )
+        assert (
+            1.6
+            > tail.most
+            > 1.0 + TOLERANCE * (per_mass * upper_limit(tail.hits, tail.positions, 0.001) - 1.0)
+        )
 
 
 def test_where_no_tail_was_seen_nothing_is_bet_on_it():

@@ -12,7 +12,13 @@ from hypothesis import strategies as st
 from targon.protocol.conviction import CONVICTION
 from targon.verification.bets import STAKES, bets_of
 from targon.verification.evidence import EvidenceState, advance, reserve, trace
-from targon.verification.observations import Observations
+from targon.verification.observations import (
+    GAP_EDGES,
+    TAIL_EDGES,
+    Observations,
+    gap_stratum,
+    tail_stratum,
+)
 from tests.verification.completions import HONEST, INT4, INT8, band_with, drawn, observed
 
 BETS = bets_of(band_with())
@@ -186,6 +192,21 @@ def test_following_e_position_by_position_ends_where_the_shortcut_does(seed, bef
     if not state.convicted:
         expected = state.tokens + int(np.flatnonzero(~one.unsure)[crossed[0]]) + 1 if crossed.size else None
         assert ended.convicted_at == expected
+
+
+def test_the_peak_is_the_highest_e_at_the_end_of_a_completion():
+    rng = np.random.default_rng(8)
+    state, highest = EvidenceState(), 0.0
+    for number in range(30):
+        state = advance(state, drawn(rng, INT8 if number < 4 else HONEST), BETS)
+        highest = max(highest, state.log_e)
+    assert state.log_peak == pytest.approx(highest, abs=1e-12)
+    assert state.log_e < highest
+
+
+def test_what_equals_an_edge_lies_above_it():
+    assert gap_stratum(np.array([0.0, 0.0199, *GAP_EDGES, 10.0])).tolist() == [0, 0, *range(1, 9), 8]
+    assert tail_stratum(np.array([0.0, *TAIL_EDGES, 1.0])).tolist() == [0, *range(1, 6), 5]
 
 
 def test_stakes_are_put_down_little_by_little_and_never_used_up():

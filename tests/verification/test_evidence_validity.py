@@ -71,6 +71,11 @@ def test_every_bet_on_the_tail_uses_its_whole_bound():
     assert [odds < 1.0 for odds in TAIL_ODDS[:2]] == [True, True]
 
 
+def test_a_tail_that_an_honest_prover_may_always_hit_is_no_bet_on_heat():
+    pays = tail_payoffs(np.array([0.9]), np.array([True]), np.array([1.0]), np.array([2.0]))
+    assert pays[0, 2:] == pytest.approx(0.0, abs=1e-12)
+
+
 def test_alternatives_mismatch_less_the_wider_the_gap():
     assert (np.diff(alternatives(), axis=1) <= 0.0).all()
 
