@@ -7,15 +7,42 @@ random number.
 
 from __future__ import annotations
 
+from targon.verification.bets import Bets, bets_of
+from targon.verification.calibration import (
+    Band,
+    Calibration,
+    CalibrationError,
+    HonestRun,
+    NoBand,
+    Range,
+    Scope,
+    load_calibration,
+    measure,
+    save_calibration,
+)
 from targon.verification.divergence import Divergence, check_divergence, divergence_verdict
+from targon.verification.evidence import EvidenceState, advance, trace
 from targon.verification.exact import exact_verdict
 from targon.verification.judge import judge
+from targon.verification.observations import Observations
 from targon.verification.structure import check_structure
 from targon.verification.verdict import Verdict, failed, inconclusive
 
 __all__ = [
+    "Band",
+    "Bets",
+    "Calibration",
+    "CalibrationError",
     "Divergence",
+    "EvidenceState",
+    "HonestRun",
+    "NoBand",
+    "Observations",
+    "Range",
+    "Scope",
     "Verdict",
+    "advance",
+    "bets_of",
     "check_divergence",
     "check_structure",
     "divergence_verdict",
@@ -23,4 +50,8 @@ __all__ = [
     "failed",
     "inconclusive",
     "judge",
+    "load_calibration",
+    "measure",
+    "save_calibration",
+    "trace",
 ]
