@@ -32,7 +32,7 @@ def run(quick: bool) -> list[Row]:
 
 
 async def _measure(folder: Path, steps: int) -> tuple[float, float]:
-    settings = Settings(path=folder, honest=PROVERS, bf16=0, cheats=(), intervals=0)
+    settings = Settings(path=folder, honest=PROVERS, bf16=0, cheats=(), intervals=0, block_seconds=1.0)
     async with open_network(settings) as network:
         with anyio.fail_after(START_S):
             while not network.log_path().exists():

@@ -33,7 +33,7 @@ def test_a_run_goes_on_into_the_next_piece_and_names_where_it_began() -> None:
 
 
 def test_text_shorter_than_a_passage_gives_none() -> None:
-    assert texts(prose(0, 2)) == []
+    assert texts(prose(0, 1)) == []
 
 
 def test_no_sentence_is_in_two_passages() -> None:

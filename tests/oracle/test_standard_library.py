@@ -28,14 +28,14 @@ def library_of(folder: Path, count: int) -> Path:
     folder.mkdir()
     functions = [
         f'def function_{index}():\n    """{_words(index)}"""\n' for index in range(count)
-    ]  # each docstring is one sentence of 200 characters or more
+    ]  # each docstring is one sentence of 120 characters or more
     (folder / "module.py").write_text("\n".join(functions), "utf-8")
     return folder
 
 
 def _words(index: int) -> str:
     number = "".join(chr(ord("a") + int(digit)) for digit in str(index))
-    return f"This is the function called {number} and " + "it does what it says and " * 8 + "then it ends."
+    return f"This is the function called {number} and " + "it does what it says and " * 5 + "then it ends."
 
 
 def test_there_are_thousands_of_passages(library: StandardLibraryText) -> None:
@@ -48,9 +48,9 @@ def test_every_passage_is_different(library: StandardLibraryText) -> None:
     assert [passage.index for passage in every] == list(range(len(library)))
 
 
-def test_every_passage_is_a_line_of_200_to_320_plain_characters(library: StandardLibraryText) -> None:
+def test_every_passage_is_a_line_of_120_to_240_plain_characters(library: StandardLibraryText) -> None:
     for passage in every_passage(library):
-        assert 200 <= len(passage.text) <= 320
+        assert 120 <= len(passage.text) <= 240
         assert passage.text.isascii()
         assert passage.text.isprintable()
         assert "  " not in passage.text

@@ -97,7 +97,7 @@ class Batch:
         return self._decode() if self._rows else []
 
     def _prefill(self) -> None:
-        budget = PREFILL_TOKENS
+        budget = PREFILL_TOKENS - self._prefill_together()
         while self._joining and budget > 0:
             sequence, cache = self._joining[0]
             part = sequence.prompt[self._prefilled : min(len(sequence.prompt) - 1, self._prefilled + budget)]
@@ -110,6 +110,26 @@ class Batch:
                 self._prefilled = 0
                 self._cache.adopt(len(self._rows), cache, sequence.cached)
                 self._rows.append(sequence)
+
+    def _prefill_together(self) -> int:
+        """Prefill short prompts that join at the same time in one forward pass; returns its tokens."""
+        group: list[Decoding] = []
+        width = 0
+        for sequence, _ in self._joining if self._prefilled == 0 else ():
+            wider = max(width, sequence.cached)
+            if wider * (len(group) + 1) > PREFILL_TOKENS:
+                break
+            group.append(sequence)
+            width = wider
+        if len(group) < 2 or width == 0:
+            return 0
+        cache = RowCache(len(group))
+        self._runner.prefill_together(cache, [sequence.prompt[:-1] for sequence in group])
+        for source, sequence in enumerate(group):
+            self._joining.popleft()
+            self._cache.adopt(len(self._rows), cache, sequence.cached, source)
+            self._rows.append(sequence)
+        return width * len(group)
 
     def _decode(self) -> list[Token]:
         rows = list(self._rows)

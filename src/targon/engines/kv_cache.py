@@ -13,7 +13,8 @@ class RowCache:
 
     A layer of the model hands its new keys and values to :meth:`update` and gets back those of all
     positions so far: that is all that transformers' attention asks of a cache. Where the new ones belong is
-    said beforehand with :meth:`write_span` (many tokens of one row) or :meth:`write_next` (one of each row).
+    said beforehand with :meth:`write_span` (many tokens of one row), :meth:`write_starts` (many of each row) or
+    :meth:`write_next` (one of each row).
     Memory is laid out as (rows, heads, positions, head size) per layer and is zero where never written, so
     that masked positions add exactly nothing.
     """
@@ -29,6 +30,10 @@ class RowCache:
     def write_span(self, row: int, start: int, length: int) -> None:
         """The next forward pass holds ``length`` tokens of one row, from position ``start`` on."""
         self._read_rows, self._read_length, self._starts = slice(row, row + 1), start + length, None
+
+    def write_starts(self, rows: int, length: int) -> None:
+        """The next forward pass holds the first ``length`` tokens of each of the first rows."""
+        self._read_rows, self._read_length, self._starts = slice(0, rows), length, None
 
     def write_next(self, positions: torch.Tensor) -> None:
         """The next forward pass holds one token for each of the first rows, at these positions (rows,)."""
@@ -47,9 +52,9 @@ class RowCache:
             self._write(self._values, values, layer_idx),
         )
 
-    def adopt(self, row: int, other: RowCache, length: int) -> None:
-        """Copy the first ``length`` positions of another cache's first row."""
-        self._copy(other, 0, row, length)
+    def adopt(self, row: int, other: RowCache, length: int, source: int = 0) -> None:
+        """Copy the first ``length`` positions of another cache's row."""
+        self._copy(other, source, row, length)
 
     def move(self, source: int, target: int, length: int) -> None:
         """Copy one row over another."""

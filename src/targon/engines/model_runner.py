@@ -92,6 +92,19 @@ class ModelRunner:
         return self._forward([list(tokens)], cache, positions[None, :], seen[None, None])[0]
 
     @torch.inference_mode()
+    def prefill_together(self, cache: RowCache, prompts: Sequence[Sequence[TokenId]]) -> None:
+        """Run several prompts in one forward pass, one per row from row 0 on.
+
+        Shorter ones are padded to the right, where causal attention keeps padding from being seen.
+        """
+        width = max(map(len, prompts))
+        cache.write_starts(len(prompts), width)
+        padded = [[*tokens, *([0] * (width - len(tokens)))] for tokens in prompts]
+        positions = torch.arange(width)
+        seen = positions[None, :] <= positions[:, None]
+        self._forward(padded, cache, positions[None, :], seen[None, None])
+
+    @torch.inference_mode()
     def decode(self, cache: RowCache, tokens: Sequence[TokenId], lengths: Sequence[int]) -> torch.Tensor:
         """Run one token for each of the first rows, which hold ``lengths`` tokens so far.
 

@@ -6,8 +6,8 @@ import re
 import textwrap
 from collections.abc import Iterable, Iterator
 
-MIN_CHARS = 200
-MAX_CHARS = 320
+MIN_CHARS = 120
+MAX_CHARS = 240
 """Length of a passage: 40 to 66 tokens for nine in ten of them. Who reads a prompt pays for its length."""
 
 _ROLE = re.compile(r":[a-z]+(?::[a-z]+)?:`~?([^`]+)`")
