@@ -99,7 +99,7 @@ class ModelRunner:
         """
         width = max(map(len, prompts))
         cache.write_starts(len(prompts), width)
-        padded = [[*tokens, *([0] * (width - len(tokens)))] for tokens in prompts]
+        padded = [[*tokens, *([TokenId(0)] * (width - len(tokens)))] for tokens in prompts]
         positions = torch.arange(width)
         seen = positions[None, :] <= positions[:, None]
         self._forward(padded, cache, positions[None, :], seen[None, None])

@@ -108,11 +108,7 @@ async def open_network(settings: Settings) -> AsyncGenerator[Network, None]:
         # A socket's path may have 100 characters at most; that of the network's own folder may be longer.
         sockets = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="targon-")))
         for name, module, arguments in _commands(settings, seats, sockets):
-            processes.append(
-                await stack.enter_async_context(
-                    running(name, module, arguments, settings.path)
-                )
-            )
+            processes.append(await stack.enter_async_context(running(name, module, arguments, settings.path)))
         yield Network(settings, chain, seats, verifiers, tuple(processes))
 
 

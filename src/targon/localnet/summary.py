@@ -79,9 +79,11 @@ def summary(
         )
     if any(line.player.engine == "bf16" and line.player.cheat is None for line in lines):
         text.append(
-            "The honest bf16 prover fails where its tokens differ from the fp32 ground truth: exact comparison"
+            "The honest bf16 prover fails where rounding makes its tokens differ from the fp32 reference's: equality"
         )
-        text.append("cannot tell rounding from cheating. Replaying the sampler on the claimed tokens can.")
+        text.append(
+            "can't tell that from cheating, and convicts nobody. The margins in 'targon why' show what it is."
+        )
     loser = ordered[-1].uid if ordered else 0
     text += [
         f"Profile {profile!r}: intervals, minima and probation are shortened, so that this takes a minute.",
