@@ -27,7 +27,8 @@ async def test_one_other_token_fails_and_the_evidence_says_where(make_request, a
         "mismatches": 1,
     }
     assert verdict.evidence["margin"] > 0
-    assert "token 2 of 4 is not what the reference engine draws: got 20, expected 12" in verdict.reason
+    assert "1 of 4 tokens are not what the reference engine draws" in verdict.reason
+    assert "token 2: got 20, expected 12" in verdict.reason
 
 
 async def test_an_answer_that_ends_where_the_model_would_not_fails(make_request, answer, engine):

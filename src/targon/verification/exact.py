@@ -38,8 +38,9 @@ def exact_verdict(divergence: Divergence) -> Verdict:
     margin = float(replay.margins[first])
     return failed(
         METHOD,
-        f"token {first} of {count} is not what the reference engine draws: got {claimed}, expected {expected} "
-        f"(by {margin:.2f}); {wrong.size} of {count} differ, by {float(replay.margins[wrong].mean()):.2f} on average",
+        f"{wrong.size} of {count} tokens are not what the reference engine draws, by "
+        f"{float(replay.margins[wrong].mean()):.2f} on average; the first is token {first}: got {claimed}, "
+        f"expected {expected} (by {margin:.2f})",
         score=divergence.agreement,
         tokens=count,
         position=first,
