@@ -7,7 +7,6 @@ signature's check, parsing the request, parsing the answer. The engine answers a
 
 from __future__ import annotations
 
-import importlib.util
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import anyio
+import httpx
 from bittensor import http_auth
 from bittensor.keyfiles import Keypair
 from prometheus_client import CollectorRegistry
@@ -84,10 +84,6 @@ async def _measure(round_trips: int, tokens: int) -> list[Row]:
 async def _httpx_row(place: Place, request: GenerateRequest, round_trips: int, note: str) -> Row:
     """The same round trip by the other client that was thought of; it is no dependency of the project."""
     name = "signed round trips, httpx client"
-    if importlib.util.find_spec("httpx") is None:
-        return Row(name, float("nan"), "/s", note="httpx is not installed: not measured")
-    import httpx
-
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{place.port}", timeout=10.0) as client:
 
         async def with_httpx() -> None:
