@@ -10,7 +10,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from targon.engines.compiled_sampler import BLOCKS, TILE, compiled, draw_words, value_of
+from targon.engines.compiled_sampler import BLOCKS, TILE, compiled, draw_words, fused, value_of
 from targon.protocol.replay import MARGIN_CLIP, TAIL_PROBABILITY
 from targon.protocol.sampler import LN2_PER_BIT, NOISE_BOUND
 
@@ -20,7 +20,9 @@ _STEEP = 1e4
 """Largest logit / T whose weight is computed here: beyond, rounding of the logit itself would show."""
 _SPAN = 32
 """Weights below 2^-32 of the best token's are no candidates of a cut here."""
-_BINS = 4 * _SPAN
+_FIRST_SPAN = 10
+"""Where the candidates are looked for first."""
+_BINS = 4 * (_SPAN + 1)
 """Bins of weights, four to a factor of 2."""
 _FEW = 2048
 """More candidates than this race as a vocabulary with gaps, fewer one by one."""
@@ -48,7 +50,6 @@ def replay_rows(
     flags: NDArray[np.bool_],
     totals: NDArray[np.float64],
     tails: NDArray[np.float64],
-    ranks: NDArray[np.int32],
 ) -> None:
     """Replay some positions.
 
@@ -63,7 +64,6 @@ def replay_rows(
             the tail; whether the plain form has to decide.
         totals: out: ``(positions,)``, the sum of e^(logit - highest).
         tails: out: ``(positions,)``, the mass of the tail.
-        ranks: out: ``(positions,)``, how many tokens are more likely than the claimed one.
     """
     temperature, top_p, top_k = cuts
     position, choice, low, high = draw
@@ -76,7 +76,6 @@ def replay_rows(
         ids[row, 0], ids[row, 1], ids[row, 2] = peak, peak, claim
         if not np.isfinite(top):
             continue
-        ranks[row] = _count_above(values, values[claim])
         totals[row] = total = _weigh(values, top, 1.0, weights)
         flags[row, 0] = True
         if temperature == 0.0:
@@ -115,14 +114,6 @@ def replay_rows(
 
 
 @compiled
-def _count_above(values: NDArray[np.float32], own: float) -> int:
-    count = 0
-    for value in values:
-        count += value > own
-    return count
-
-
-@compiled
 def _runner_up(values: NDArray[np.float32], peak: int) -> int:
     second = peak
     for token in range(values.size):
@@ -131,7 +122,7 @@ def _runner_up(values: NDArray[np.float32], peak: int) -> int:
     return second
 
 
-@compiled
+@fused
 def _weigh(values: NDArray[np.float32], top: float, inverse: float, weights: NDArray[np.float64]) -> float:
     """``weights = e^((values - top) * inverse)``; returns their sum."""
     scale = inverse / math.log(2.0)
@@ -165,15 +156,22 @@ def _heavy(weights: NDArray[np.float64], least: float, doubt: float) -> tuple[fl
     total, near = 0.0, 0
     for start in range(0, weights.size, TILE):
         tile = weights[start : start + TILE]
-        hits = 0
-        for weight in tile:
-            hits += weight >= least - doubt
-        if hits:
-            for weight in tile:
-                if weight >= least:
-                    total += weight
-                near += abs(weight - least) <= doubt
+        if _reaching(tile, least - doubt) == 0:
+            continue
+        for i in range(tile.size):
+            if tile[i] >= least:
+                total += tile[i]
+            near += abs(tile[i] - least) <= doubt
     return total, near > 0
+
+
+@compiled
+def _reaching(weights: NDArray[np.float64], least: float) -> int:
+    """How many weights are at least so much."""
+    count = 0
+    for i in range(weights.size):
+        count += weights[i] >= least
+    return count
 
 
 @compiled
@@ -206,26 +204,43 @@ def _likeliest(weights: NDArray[np.float64], count: int, mass: float) -> NDArray
     """The tokens, in order of id, of the highest bins of weights that hold at least ``count`` tokens, if that
     is not 0, and else at least ``mass``; of all bins, if they don't."""
     bits = weights.view(np.int64)
-    lowest = (1023 - _SPAN) * 4
-    held = np.zeros(_BINS + 4, np.int64)
-    weighed = np.zeros(_BINS + 4, np.float64)
-    for token in range(weights.size):
-        place = (bits[token] >> 50) - lowest
-        if place >= 0:
+    for span in (_FIRST_SPAN, _SPAN):
+        heavy = _above(weights, 2.0**-span)
+        held = np.zeros(_BINS, np.int64)
+        weighed = np.zeros(_BINS, np.float64)
+        for token in heavy:
+            place = (1023 * 4 + 3) - (bits[token] >> 50)
             held[place] += 1
             weighed[place] += weights[token]
-    place, number, sum_ = _BINS + 4, 0, 0.0
-    while place > 0 and (number < count if count else sum_ < mass):
-        place -= 1
-        number += held[place]
-        sum_ += weighed[place]
+        last, number, sum_ = -1, 0, 0.0
+        while last < _BINS - 1 and (number < count if count else sum_ < mass):
+            last += 1
+            number += held[last]
+            sum_ += weighed[last]
+        if number >= count if count else sum_ >= mass:
+            break
     ids = np.empty(number, np.int64)
     filled = 0
-    for token in range(weights.size):
-        if (bits[token] >> 50) - lowest >= place:
+    for token in heavy:
+        if (1023 * 4 + 3) - (bits[token] >> 50) <= last:
             ids[filled] = token
             filled += 1
     return ids
+
+
+@compiled
+def _above(weights: NDArray[np.float64], least: float) -> NDArray[np.int64]:
+    """The tokens that weigh at least so much, in order of id."""
+    ids = np.empty(weights.size, np.int64)
+    filled = 0
+    for start in range(0, weights.size, TILE):
+        tile = weights[start : start + TILE]
+        if _reaching(tile, least) == 0:
+            continue
+        for i in range(tile.size):
+            ids[filled] = start + i
+            filled += tile[i] >= least
+    return ids[:filled]
 
 
 @compiled

@@ -103,6 +103,8 @@ class _Rows:
     def work(self, start: int, stop: int) -> None:
         rows = self._logits[start:stop]
         self._peaks[start:stop] = rows.argmax(axis=1)  # the first NaN, if there is one
+        for place, claim in enumerate(self._claimed[start:stop]):
+            self._ranks[start + place] = np.count_nonzero(rows[place] > rows[place, claim])
         replay_rows(
             rows,
             self._claimed[start:stop],
@@ -114,7 +116,6 @@ class _Rows:
             self._flags[start:stop],
             self._totals[start:stop],
             self._tails[start:stop],
-            self._ranks[start:stop],
         )
 
     def finish(self) -> ReplayedLogits:

@@ -183,18 +183,18 @@ class Scheduler:
             request.steps.close()
 
     async def _score_some(self) -> None:
-        """One forward pass for the oldest call to score."""
-        while self._score_jobs and self._score_jobs[0].cancelled:
-            self._score_jobs.popleft()
+        """One forward pass for the oldest call to score, and for later ones of its kind that fit in."""
+        self._score_jobs = deque(job for job in self._score_jobs if not job.cancelled)
         if not self._score_jobs:
             return
-        job = self._score_jobs[0]
-        places, rows = zip(*_next_rows(job.left), strict=True)
-        for place, result in zip(places, await self._thread.run(job.work, rows), strict=True):
+        work = self._score_jobs[0].work
+        taken = _next_rows([job for job in self._score_jobs if job.work == work])
+        results = await self._thread.run(work, [row for _, _, row in taken])
+        for (job, place, _), result in zip(taken, results, strict=True):
             job.results[place] = result
-        if not job.left:
-            job.done.set()
-            self._score_jobs.remove(job)
+            if not job.left:
+                job.done.set()
+        self._score_jobs = deque(job for job in self._score_jobs if job.left)
 
     def _stop(self, why: str) -> None:
         """Tell everyone who waits; the first reason stands."""
@@ -209,9 +209,14 @@ class Scheduler:
         self._score_jobs.clear()
 
 
-def _next_rows(left: deque[tuple[int, Row]]) -> list[tuple[int, Row]]:
-    """Take what fits one forward pass from sequences in order of length; at least one."""
-    taken = [left.popleft()]
-    while left and len(left[0][1].tokens) * (len(taken) + 1) <= FORWARD_TOKENS:
-        taken.append(left.popleft())
+def _next_rows(jobs: Sequence[_ScoreJob]) -> list[tuple[_ScoreJob, int, Row]]:
+    """Take what fits one forward pass from the sequences of some calls, each in order of length; at least one."""
+    taken: list[tuple[_ScoreJob, int, Row]] = []
+    longest = 0
+    for job in jobs:
+        while job.left:
+            longest = max(longest, len(job.left[0][1].tokens))
+            if taken and longest * (len(taken) + 1) > FORWARD_TOKENS:
+                return taken
+            taken.append((job, *job.left.popleft()))
     return taken
