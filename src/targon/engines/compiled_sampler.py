@@ -94,13 +94,13 @@ def fused(function: _Function) -> _Function:
     return _jit(function, fastmath={"contract"})
 
 
-def _jit(function: _Function, **options: object) -> _Function:
+def _jit(function: _Function, fastmath: bool | set[str] = False) -> _Function:
     if not COMPILED:
         return function
     try:
-        return cast(_Function, numba.njit(cache=True, nogil=True, **options)(function))
+        return cast(_Function, numba.njit(cache=True, nogil=True, fastmath=fastmath)(function))
     except RuntimeError:  # neither this folder nor the user's cache can be written
-        return cast(_Function, numba.njit(nogil=True, **options)(function))
+        return cast(_Function, numba.njit(nogil=True, fastmath=fastmath)(function))
 
 
 @compiled
