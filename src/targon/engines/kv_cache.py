@@ -65,6 +65,7 @@ class RowCache:
         self._keys.clear()
         self._values.clear()
 
+    @torch.inference_mode()  # memory that grew within a forward pass can be written to in no other mode
     def _copy(self, other: RowCache, source: int, target: int, length: int) -> None:
         for mine, theirs in ((self._keys, other._keys), (self._values, other._values)):
             for layer, tensor in enumerate(theirs):
