@@ -34,6 +34,9 @@ class BrokenRunner(ModelRunner):
     def prefill(self, cache: RowCache, tokens: Sequence[TokenId], start: int) -> torch.Tensor:
         raise RuntimeError("out of memory")
 
+    def prefill_together(self, cache: RowCache, prompts: Sequence[Sequence[TokenId]]) -> None:
+        raise RuntimeError("out of memory")
+
     def score(self, rows: Sequence[ScoreRow]) -> list[Scores]:
         raise RuntimeError("out of memory")
 
