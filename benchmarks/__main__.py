@@ -82,11 +82,8 @@ def markdown(rows: Sequence[tuple[str, Row]], machine: Sequence[tuple[str, str]]
     lines = [
         "# Benchmarks",
         "",
-        "Figures are from one machine: believe the ratios. Made by",
-        "",
-        "```sh",
-        'make bench ARGS="--write docs/benchmarks.md"',
-        "```",
+        "Figures are from one machine: believe the ratios. The command that made them stands at the end;",
+        "`make bench` measures everything on yours.",
         "",
         "| room | what | figure | target | note |",
         "|---|---|--:|---|---|",
