@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -46,3 +47,18 @@ def test_a_process_that_dies_ends_the_network_with_its_own_words(tmp_path: Path)
     )
     assert ended.returncode == 1
     assert "ended with exit code" in ended.stderr
+
+
+def test_a_network_that_is_asked_to_stop_says_how_it_ended(tmp_path: Path):
+    folder = tmp_path / "net"
+    flags = ["--path", str(folder), "--honest", "1", "--bf16", "0", "--cheats", "offline", "--intervals", "0"]
+    command = [sys.executable, "-m", "targon.cli", "localnet", *flags]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("block "):
+                break
+        process.send_signal(signal.SIGINT)
+        told, _ = process.communicate(timeout=60)
+    assert process.returncode in (0, 1), told
+    assert f"The log: {folder / 'verifier-1' / 'log.sqlite'}" in told

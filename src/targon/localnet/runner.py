@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import signal
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, asynccontextmanager
@@ -43,6 +44,7 @@ class Watch:
         self.standings = Standings()
         self.tally = Tally()
         self.promotions = 0
+        self.stopped = False
         self.metagraph: Metagraph | None = None
 
     async def refresh(self) -> list[Record]:
@@ -72,7 +74,7 @@ class Watch:
     @property
     def done(self) -> bool:
         goal = self._network.settings.intervals
-        return goal > 0 and self.tally.intervals_closed >= goal
+        return self.stopped or 0 < goal <= self.tally.intervals_closed
 
     async def lines(self) -> list[Line]:
         """Every prover as it stands now, by the log and by the chain."""
@@ -117,8 +119,12 @@ async def run(settings: Settings, console: Console, picture: Path | None = None)
         async with _log_of(network) as log:
             console.print(f"Running after {time.monotonic() - began:.0f} s.", highlight=False)
             watch = Watch(network, log, time.monotonic)
-            await _follow(watch, network, console)
-            await _let_incentives_settle(watch, network)
+            async with anyio.create_task_group() as group:
+                group.start_soon(_stop_when_asked, watch)
+                await _follow(watch, network, console)
+                if not watch.stopped:
+                    await _let_incentives_settle(watch, network)
+                group.cancel_scope.cancel()
             if picture is not None:
                 _take_picture(watch, picture)
             lines = await watch.lines()
@@ -145,6 +151,14 @@ async def _log_of(network: Network) -> AsyncGenerator[SqliteLog, None]:
         yield log
     finally:
         await log.aclose()
+
+
+async def _stop_when_asked(watch: Watch) -> None:
+    """The first SIGINT or SIGTERM ends the network with its summary; from then on they do what they always do."""
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async for _ in signals:
+            watch.stopped = True
+            return
 
 
 async def _follow(watch: Watch, network: Network, console: Console) -> None:
