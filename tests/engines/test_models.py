@@ -118,7 +118,23 @@ def test_each_variant_is_a_model_of_its_own(tiny_model: Path) -> None:
         assert all(not np.array_equal(one, other) for other in found[:place])
 
 
-@pytest.mark.parametrize("variant", ["int3", "int4:7", "layers", "layers:0", "layers:4", "layers:x"])
+@pytest.mark.parametrize(
+    "variant",
+    [
+        "int1",
+        "int4:7",
+        "kv8:8",
+        "layers",
+        "layers:0",
+        "layers:4",
+        "layers:x",
+        "skip:0",
+        "skip:3",
+        "second",
+        "second:0",
+        "second:x",
+    ],
+)
 def test_a_variant_that_does_not_exist_is_refused_by_name(tiny_model: Path, variant: str) -> None:
     with pytest.raises(ValueError, match="expected"):
         ModelRunner(tiny_model, dtype="float32", variant=variant)

@@ -100,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", default="default", help="a model folder, or 'default'")
     parser.add_argument("--name", default=None, help="the name that requests use (default: the model's)")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
-    parser.add_argument("--variant", default=None, help="run less than the model: int4, int8, fp8, layers:N")
+    parser.add_argument("--variant", default=None, help="run less than the model: int4, kv8, skip:N …")
     parser.add_argument("--threads", type=int, default=None, help="threads that torch may use")
     parser.add_argument("--max-batch", type=int, default=8, help="completions decoded at once")
     parser.add_argument("--max-queue", type=int, default=64, help="how many more may wait")

@@ -17,7 +17,6 @@ from anyio import to_thread
 
 from targon.engines.batch import Batch, Decoding
 from targon.engines.chat import ChatTokenizer
-from targon.engines.compiled_sampler import choose_batch
 from targon.engines.default_model import DEFAULT_MODEL_NAME, ensure_default_model
 from targon.engines.errors import TaskRefused
 from targon.engines.model_digest import model_digest
@@ -34,6 +33,7 @@ from targon.engines.port import (
 )
 from targon.engines.scheduler import Scheduler
 from targon.engines.text_stream import TextStream
+from targon.engines.variants import Choose, sampler_of
 from targon.protocol.errors import UnsupportedSampling
 from targon.protocol.messages import ChatMessage
 from targon.protocol.primitives import Digest, TokenId
@@ -93,7 +93,7 @@ async def open_transformers_engine(
             dialects=("targon/1", "greedy"),
             max_batch=max_batch,
         )
-        engine = TransformersEngine(identity, runner, chat, thread, max_queue)
+        engine = TransformersEngine(identity, runner, chat, thread, max_queue, sampler_of(variant))
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(engine.run)
             try:
@@ -112,10 +112,11 @@ class TransformersEngine:
         chat: ChatTokenizer,
         thread: ModelThread,
         max_queue: int,
+        choose: Choose,
     ) -> None:
         self._identity = identity
         self._chat = chat
-        batch = Batch(runner, choose_batch, identity.max_batch)
+        batch = Batch(runner, choose, identity.max_batch)
         self._scheduler = Scheduler(runner, batch, thread, max_batch=identity.max_batch, max_queue=max_queue)
         self._scope = anyio.CancelScope()
 
