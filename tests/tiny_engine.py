@@ -38,7 +38,7 @@ class TinyEngine:
 
     Attributes:
         down: whether it fails whatever it is asked.
-        wrong: whether it draws noise that nobody asked for.
+        wrong: whether it draws noise that nobody asked for; where there is no noise, it reads another prompt.
         pause_s: how long each token takes.
         asked: every task that it was given.
     """
@@ -69,6 +69,8 @@ class TinyEngine:
         ids: list[TokenId] = []
         told = ""
         prompt = "".join(message.content for message in task.messages)
+        if self.wrong and task.sampling.temperature == 0.0:
+            prompt = f"{prompt}!"
         while True:
             await anyio.sleep(self.pause_s)
             key = task.run_key ^ int(self.wrong)

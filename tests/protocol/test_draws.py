@@ -65,7 +65,6 @@ def test_nothing_that_anyone_can_vary_at_will_is_in_a_run_key(request_message: G
     [
         (draws.selection_rank, b"select"),
         (draws.private_input_draw, b"input"),
-        (draws.challenge_draw, b"challenge"),
         (draws.query_seed, b"query"),
     ],
 )
@@ -75,6 +74,13 @@ def test_a_draw_of_a_block_is_the_hmac_under_its_label(
 ) -> None:
     expected = hmac_of(secret, label + block.to_bytes(8, "big") + prover)[:8]
     assert draw(secret, block, prover) == int.from_bytes(expected, "big")
+
+
+@given(secret=SECRETS, block=U64, prover=KEYS, part=st.text(max_size=20))
+def test_a_challenges_parts_are_drawn_each_under_its_name(secret, block, prover, part) -> None:
+    message = b"challenge" + block.to_bytes(8, "big") + prover + part.encode()
+    expected = int.from_bytes(hmac_of(secret, message)[:8], "big")
+    assert draws.challenge_draw(secret, block, prover, part) == expected
 
 
 @given(SECRETS, KEYS, st.integers(0, 65_535), U64)
@@ -96,10 +102,11 @@ def test_draws_under_different_labels_differ() -> None:
         draws.request_seed(secret, 5, prover),
         draws.selection_rank(secret, 5, prover),
         draws.private_input_draw(secret, 5, prover),
-        draws.challenge_draw(secret, 5, prover),
+        draws.challenge_draw(secret, 5, prover, "form"),
+        draws.challenge_draw(secret, 5, prover, "length"),
         draws.query_seed(secret, 5, prover),
     }
-    assert len(drawn) == 5
+    assert len(drawn) == 6
 
 
 @given(U64)

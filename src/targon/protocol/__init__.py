@@ -58,7 +58,7 @@ from targon.protocol.primitives import (
     u64_hex,
 )
 from targon.protocol.profile import DEMO, PROFILES, STANDARD, Profile
-from targon.protocol.prompt import challenge_messages, query_messages
+from targon.protocol.prompt import challenge_messages, conversation, query_messages
 from targon.protocol.replay import MARGIN_CLIP, TAIL_PROBABILITY, Replay, replay_tokens
 from targon.protocol.rewards import (
     COUNTED_DIALECTS,
@@ -149,6 +149,7 @@ __all__ = [
     "check_sampling",
     "choose",
     "commitment",
+    "conversation",
     "convicts",
     "digest",
     "first_block",

@@ -81,9 +81,13 @@ def private_input_draw(secret: bytes, block: Block, prover_key: bytes) -> int:
     return int.from_bytes(_draw(secret, b"input", block.to_bytes(8, "big"), prover_key)[:8], "big")
 
 
-def challenge_draw(secret: bytes, block: Block, prover_key: bytes) -> int:
-    """A 64-bit draw for a challenge's parameters (its length, say)."""
-    return int.from_bytes(_draw(secret, b"challenge", block.to_bytes(8, "big"), prover_key)[:8], "big")
+def challenge_draw(secret: bytes, block: Block, prover_key: bytes, part: str) -> int:
+    """A 64-bit draw for one part of a challenge: ``"length"``, ``"wording"``, ``"delay"`` …
+
+    ``HMAC-SHA256(secret, "challenge" ‖ block (8, BE) ‖ prover public key ‖ part (UTF-8))[:8]``.
+    """
+    place = block.to_bytes(8, "big")
+    return int.from_bytes(_draw(secret, b"challenge", place, prover_key, part.encode())[:8], "big")
 
 
 def query_seed(secret: bytes, block: Block, prover_key: bytes) -> int:

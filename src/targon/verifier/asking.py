@@ -45,14 +45,12 @@ class Asker:
         engine: Engine,
         client: NeuronClient,
         signer: Signer,
-        temperature: float,
         random_bytes: Callable[[int], bytes],
     ) -> None:
         self._chain = chain
         self._engine = engine
         self._client = client
         self._signer = signer
-        self._temperature = temperature
         self._random_bytes = random_bytes
 
     def request(
@@ -73,8 +71,11 @@ class Asker:
             messages=challenge.messages,
             sampling=Sampling(
                 seed=u64_hex(draws.request_seed(moment.secret, attempt, public_key(prover))),
-                temperature=self._temperature,
+                temperature=challenge.temperature,
+                top_p=challenge.top_p,
+                top_k=challenge.top_k,
                 max_tokens=challenge.max_tokens,
+                stop=challenge.stop,
             ),
             stream=True,
         )

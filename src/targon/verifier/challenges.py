@@ -1,28 +1,38 @@
-"""From a private input to a challenge: every parameter is a draw from the interval's secret."""
+"""From a private input to a challenge: every part of it is a draw from the interval's secret."""
 
 from __future__ import annotations
 
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 
 from targon.engines import Engine, GenerateTask
 from targon.protocol import draws
 from targon.protocol.keys import public_key
 from targon.protocol.messages import ChatMessage, Sampling
 from targon.protocol.primitives import Block, Hotkey, u64_hex
-from targon.protocol.prompt import challenge_messages, query_messages
+from targon.protocol.prompt import query_messages
 from targon.verifier.ports import PrivateInputs
 from targon.verifier.settings import VerifierSettings
+from targon.verifier.shapes import USUAL, Draw, Shapes, delay_s, needs_query
 
 FALLBACK_QUERY = "What does the text above say?"
 """Asked where the model produced no words."""
+QUERY_TEMPERATURE = 0.8
 
 
 @dataclass(frozen=True, slots=True)
 class Challenge:
-    """What one prover will be asked; the attempt's number and seed are still to come."""
+    """What one prover will be asked; the attempt's number and seed are still to come.
+
+    The parameters have the names that they have in :class:`~targon.protocol.messages.Sampling`.
+    """
 
     messages: tuple[ChatMessage, ...]
+    temperature: float
+    top_p: float
+    top_k: int
+    stop: tuple[str, ...]
     max_tokens: int
 
 
@@ -34,25 +44,46 @@ async def make_challenge(
     inputs: PrivateInputs,
     engine: Engine,
     settings: VerifierSettings,
+    shapes: Shapes = USUAL,
 ) -> Challenge:
-    """A private input of the prover's own, a query about it, and a length.
+    """A private input of the prover's own, a conversation about it, and parameters.
+
+    The model writes the query, where there is one: the engine is asked only for forms that hold one.
 
     Raises:
         PrivateInputUnavailable, EngineError: the verifier's own trouble.
     """
     key = public_key(prover)
+    draw = _draw(secret, block, prover)
     passage = await inputs.private_input(block, draws.private_input_draw(secret, block, key))
-    query = await _query(passage.text, draws.query_seed(secret, block, key), engine, settings)
-    span = settings.max_tokens - settings.min_tokens + 1
-    length = settings.min_tokens + draws.challenge_draw(secret, block, key) % span
-    return Challenge(challenge_messages(query, passage.text), length)
+    query = FALLBACK_QUERY
+    if needs_query(shapes.form(draw), draw):
+        query = await _query(passage.text, draws.query_seed(secret, block, key), engine, settings)
+    habit = shapes.habit(draw)
+    return Challenge(
+        messages=shapes.messages(draw, passage.text, query),
+        temperature=habit.temperature,
+        top_p=habit.top_p,
+        top_k=habit.top_k,
+        stop=shapes.stop(draw),
+        max_tokens=shapes.max_tokens(draw, settings.min_tokens, settings.max_tokens),
+    )
+
+
+def challenge_delay_s(secret: bytes, block: Block, prover: Hotkey, span_s: float) -> float:
+    """How long after its block's beginning a prover's challenge is sent: in [0, span_s) seconds."""
+    return delay_s(_draw(secret, block, prover), span_s)
+
+
+def _draw(secret: bytes, block: Block, prover: Hotkey) -> Draw:
+    return partial(draws.challenge_draw, secret, block, public_key(prover))
 
 
 async def _query(passage: str, seed: int, engine: Engine, settings: VerifierSettings) -> str:
     """A question about the passage, written by the model itself; one line of it."""
     sampling = Sampling(
         seed=u64_hex(seed),
-        temperature=settings.temperature,
+        temperature=QUERY_TEMPERATURE,
         max_tokens=settings.query_tokens,
         stop=("\n", "?"),
     )

@@ -85,7 +85,6 @@ class Verifier:
             engine=engine,
             client=client,
             signer=signer,
-            temperature=settings.temperature,
             random_bytes=random_bytes,
         )
         self._weights = WeightSetter(chain, journal, signer, settings.version_key)

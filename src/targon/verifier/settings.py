@@ -20,8 +20,6 @@ class VerifierSettings(BaseModel):
     """Shortest challenge, in tokens."""
     max_tokens: int = Field(128, ge=32)
     """Longest challenge, in tokens."""
-    temperature: float = Field(0.8, ge=0.05, le=10.0)
-    """Temperature of challenges."""
     query_tokens: int = Field(12, ge=4, le=256)
     """Longest query, in tokens."""
     timeout: float = Field(60.0, gt=0.0)

@@ -261,13 +261,15 @@ def _draws(given: Json) -> Json:
         attempt = AttemptNumber(int(given["attempt"], 16))
         verifier, block_hash = bytes.fromhex(given["verifier"]), bytes.fromhex(given["block_hash"])
         return u64_hex(draws.run_key(int(given["seed"], 16), verifier, attempt, prover, block_hash))
+    secret, block = bytes.fromhex(given["secret"]), Block(given["block"])
+    if given["draw"] == "challenge_draw":
+        return u64_hex(draws.challenge_draw(secret, block, prover, given["part"]))
     of_block = {
         "selection_rank": draws.selection_rank,
         "private_input_draw": draws.private_input_draw,
-        "challenge_draw": draws.challenge_draw,
         "query_seed": draws.query_seed,
     }[given["draw"]]
-    return u64_hex(of_block(bytes.fromhex(given["secret"]), Block(given["block"]), prover))
+    return u64_hex(of_block(secret, block, prover))
 
 
 def _run_key(**changes: str) -> dict[str, str]:
@@ -310,7 +312,13 @@ DRAWS = Rule(
         "run key with the parties exchanged": _run_key(prover=_VERIFIER, verifier=_PROVER),
         **{
             name.replace("_", " "): {"draw": name, "secret": _SECRET, "block": 5_000_000, "prover": _PROVER}
-            for name in ("selection_rank", "private_input_draw", "challenge_draw", "query_seed")
+            for name in ("selection_rank", "private_input_draw", "query_seed")
+        },
+        **{
+            f"challenge draw: {part}": {
+                "draw": "challenge_draw", "secret": _SECRET, "block": 5_000_000, "prover": _PROVER, "part": part,
+            }
+            for part in ("form", "length", "delay")
         },
         "selection rank in the next block": {
             "draw": "selection_rank", "secret": _SECRET, "block": 5_000_001, "prover": _PROVER,

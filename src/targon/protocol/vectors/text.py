@@ -6,14 +6,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from targon.protocol.primitives import Block, Interval, TokenId
-from targon.protocol.prompt import challenge_messages, query_messages
+from targon.protocol.prompt import challenge_messages, conversation, query_messages
 from targon.protocol.schedule import first_block, interval_of, is_fresh
 from targon.protocol.text import answer_text
 from targon.protocol.vectors.rule import Json, Rule
 
 
 def _prompt(given: Json) -> Json:
-    if "query" in given:
+    if "turns" in given:
+        messages = conversation(given["system"], *given["turns"])
+    elif "query" in given:
         messages = challenge_messages(given["query"], given["private_input"])
     else:
         messages = query_messages(given["private_input"])
@@ -22,11 +24,17 @@ def _prompt(given: Json) -> Json:
 
 PROMPT = Rule(
     name="prompt",
-    about="The conversation of a challenge (a query about a private input), and the one that makes a query.",
+    about="The plainest conversation of a challenge (a query about a private input), the one that makes a query, and "
+    "conversations of several turns: the user's and the assistant's by turns, with and without a system message.",
     inputs={
         "challenge": {"query": "What is a set?", "private_input": "A set is an unordered collection."},
         "nothing is trimmed": {"query": " Why? ", "private_input": "First.\n\nSecond. 🎈\n"},
         "query generation": {"private_input": "A set is an unordered collection."},
+        "one turn, no system message": {"system": None, "turns": ["What is a set?"]},
+        "three turns": {
+            "system": "Be brief.",
+            "turns": ["What is a set?", "A collection.", "Is it ordered?"],
+        },
     },
     evaluate=_prompt,
 )
