@@ -1,10 +1,38 @@
-"""What attackers do, as wrappers around a prover's engine, so that the network can be watched catching it.
+"""What attackers do, and what each method of verification sees of it.
 
-Nothing here is ever imported by a running prover, verifier or oracle.
+Attacks are wrappers around a prover's engine, or engines that run less than the promised model. They are tried on
+the real model, their answers are kept, and all methods judge the same answers: that is the matrix. Nothing here
+is ever imported by a running prover, verifier or oracle.
 """
 
 from __future__ import annotations
 
+from targon.redteam.attacks import ATTACKS, QUICK, Attack, UnknownAttack, with_needs
+from targon.redteam.bench import run_bench
+from targon.redteam.chart import write_chart
 from targon.redteam.cheats import Canned, Disguise, Truncated, Wrapper, WrongSeed
+from targon.redteam.generating import Bench
+from targon.redteam.matrix import Matrix
+from targon.redteam.page import page_of
+from targon.redteam.report import table_of
+from targon.redteam.workloads import evaluation_passages
 
-__all__ = ["Canned", "Disguise", "Truncated", "Wrapper", "WrongSeed"]
+__all__ = [
+    "ATTACKS",
+    "QUICK",
+    "Attack",
+    "Bench",
+    "Canned",
+    "Disguise",
+    "Matrix",
+    "Truncated",
+    "UnknownAttack",
+    "Wrapper",
+    "WrongSeed",
+    "evaluation_passages",
+    "page_of",
+    "run_bench",
+    "table_of",
+    "with_needs",
+    "write_chart",
+]

@@ -5,9 +5,10 @@ They exist so that the network can be watched catching them.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from typing import Final
 
 from targon.engines import (
     Engine,
@@ -21,6 +22,7 @@ from targon.engines import (
 )
 from targon.protocol.messages import ChatMessage
 from targon.protocol.primitives import TokenId
+from targon.protocol.sampler import MIN_TEMPERATURE
 
 
 class Wrapper:
@@ -74,6 +76,77 @@ class WrongSeed(Wrapper):
         return self._engine.generate(replace(task, run_key=task.run_key ^ 0x5EED))
 
 
+class OwnSeed(Wrapper):
+    """Ignores the request's noise: the same noise for every request."""
+
+    def generate(self, task: GenerateTask) -> AsyncGenerator[Step, None]:
+        return self._engine.generate(replace(task, run_key=_OWN_SEED))
+
+
+_OWN_SEED: Final = 42
+
+
+class Resampled(Wrapper):
+    """Draws with other parameters than were asked for.
+
+    Args:
+        hotter: added to the temperature; below 0: colder. The result stays within what the sampler can do.
+        top_p, top_k: used instead of those asked for; None: as asked.
+    """
+
+    def __init__(
+        self, engine: Engine, *, hotter: float = 0.0, top_p: float | None = None, top_k: int | None = None
+    ) -> None:
+        super().__init__(engine)
+        self._hotter = hotter
+        self._top_p = top_p
+        self._top_k = top_k
+
+    def generate(self, task: GenerateTask) -> AsyncGenerator[Step, None]:
+        sampling = task.sampling
+        changed = sampling.model_copy(
+            update={
+                "temperature": round(max(MIN_TEMPERATURE, sampling.temperature + self._hotter), 6),
+                "top_p": sampling.top_p if self._top_p is None else self._top_p,
+                "top_k": sampling.top_k if self._top_k is None else self._top_k,
+            }
+        )
+        return self._engine.generate(replace(task, sampling=changed))
+
+
+class Rewritten(Wrapper):
+    """Shows the model another conversation than the one that it was sent: a shorter one is cheaper to read."""
+
+    def __init__(
+        self, engine: Engine, rewrite: Callable[[tuple[ChatMessage, ...]], tuple[ChatMessage, ...]]
+    ) -> None:
+        super().__init__(engine)
+        self._rewrite = rewrite
+
+    def generate(self, task: GenerateTask) -> AsyncGenerator[Step, None]:
+        return self._engine.generate(replace(task, messages=self._rewrite(task.messages)))
+
+
+def without_system(messages: tuple[ChatMessage, ...]) -> tuple[ChatMessage, ...]:
+    """The conversation without system messages (all of it, where there is nothing else)."""
+    return tuple(message for message in messages if message.role != "system") or messages
+
+
+def without_passage(messages: tuple[ChatMessage, ...]) -> tuple[ChatMessage, ...]:
+    """Of every turn the last paragraph alone: the question, without what it is about."""
+    return tuple(
+        message.model_copy(update={"content": message.content.rpartition("\n\n")[2]}) for message in messages
+    )
+
+
+def shortened(messages: tuple[ChatMessage, ...]) -> tuple[ChatMessage, ...]:
+    """The last turn without the first quarter of its words."""
+    *before, last = messages
+    words = last.content.split(" ")
+    rest = " ".join(words[len(words) // 4 :])
+    return (*before, last.model_copy(update={"content": rest}))
+
+
 class Truncated(Wrapper):
     """Stops after half of the tokens that were asked for, and claims that the model had ended there."""
 
@@ -87,6 +160,24 @@ class Truncated(Wrapper):
                     return
                 yield step
                 place += 1
+
+
+class RunsOn(Wrapper):
+    """Goes on where the model ended, to be paid for more tokens: says its own answer again and again."""
+
+    async def generate(self, task: GenerateTask) -> AsyncGenerator[Step, None]:
+        limit = task.sampling.max_tokens
+        said: list[Step] = []
+        async with aclosing(self._engine.generate(task)) as steps:
+            async for step in steps:
+                if step.finish_reason != "stop" or not said:
+                    said.append(step)
+                    yield step
+        if said[-1].finish_reason is not None:
+            return
+        for place in range(len(said), limit):
+            again = said[place % len(said)]
+            yield replace(again, finish_reason="length" if place == limit - 1 else None)
 
 
 class Canned(Wrapper):

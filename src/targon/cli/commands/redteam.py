@@ -1,0 +1,134 @@
+"""``targon redteam``."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import anyio
+from pydantic import Field
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from targon.cli.errors import CommandError
+from targon.cli.logging import configure_logging
+from targon.cli.options import Options
+from targon.engines import ModelIdentity
+from targon.verification import Calibration, CalibrationError, load_calibration
+
+if TYPE_CHECKING:
+    from targon.redteam import Attack, Bench, Matrix
+
+COMPLETIONS = 80
+QUICK_COMPLETIONS = 12
+QUICK_STREAMS = 100
+QUICK_TOKENS = 4_000
+
+
+class RedteamCommand(Options):
+    """Try attacks on every method of verification: which sees what, after how many tokens, and at what cost.
+
+    Answers are kept and used again: a run that was stopped goes on where it ended.
+    """
+
+    quick: bool = False
+    """A few attacks and few answers: minutes. Without it: all of them, an hour."""
+    attacks: tuple[str, ...] = ()
+    """Attacks to try, by name, with commas between them; all, if none is named."""
+    completions: int = Field(0, ge=0)
+    """Answers of each attack; 0: 80, or 12 with --quick."""
+    out: Path = Path("redteam")
+    """Folder for redteam.json, redteam.html, redteam.png and redteam.svg."""
+    cache: Path | None = None
+    """Folder where answers are kept; by default beside the converted models."""
+    calibration: Path | None = None
+    """File of the calibration to judge by."""
+    honest: tuple[Path, ...] = ()
+    """Files of transcripts of further honest engines: each gets a row, and must not be convicted."""
+    threads: int = Field(0, ge=0)
+    """Processor threads of the engines that are started; 0: one per core."""
+
+    def run(self) -> int:
+        configure_logging()
+        from targon.engines.default_model import cache_folder
+        from targon.redteam import ATTACKS, QUICK, Bench, UnknownAttack, evaluation_passages, with_needs
+
+        names = self.attacks or (QUICK if self.quick else tuple(attack.name for attack in ATTACKS))
+        try:
+            attacks = with_needs(names)
+        except UnknownAttack as error:
+            raise CommandError(str(error)) from error
+        missing = next((path for path in self.honest if not path.is_file()), None)
+        if missing is not None:
+            raise CommandError(f"--honest: got {missing}, which is no file; expected a file of transcripts")
+        bench = Bench(
+            folder=self.cache or cache_folder() / "redteam",
+            passages=tuple(evaluation_passages()),
+            completions=self.completions or (QUICK_COMPLETIONS if self.quick else COMPLETIONS),
+            threads=self.threads or None,
+        )
+        return anyio.run(self._run, bench, attacks)
+
+    async def _run(self, bench: Bench, attacks: tuple[Attack, ...]) -> int:
+        from targon.redteam import run_bench
+        from targon.redteam.matrix import STREAMS
+        from targon.redteam.streams import MOST_TOKENS
+
+        with _progress() as progress:
+            task = progress.add_task("", total=None)
+            matrix = await run_bench(
+                bench,
+                attacks,
+                self._calibration_of,
+                clock=time.perf_counter,
+                tell=lambda what, done, total: progress.update(
+                    task, description=what, completed=done, total=total
+                ),
+                honest_files=self.honest,
+                streams=QUICK_STREAMS if self.quick else STREAMS,
+                most_tokens=QUICK_TOKENS if self.quick else MOST_TOKENS,
+            )
+        return await anyio.to_thread.run_sync(self._write, matrix)
+
+    def _calibration_of(self, reference: ModelIdentity) -> Calibration:
+        if self.calibration is None:
+            raise CommandError(
+                "--calibration: got none, expected the file of a calibration (targon calibrate)"
+            )
+        try:
+            calibration = load_calibration(self.calibration)
+            calibration.check_reference(reference.model_digest, reference.engine, reference.dtype)
+        except CalibrationError as error:
+            raise CommandError(str(error)) from error
+        return calibration
+
+    def _write(self, matrix: Matrix) -> int:
+        from targon.redteam import page_of, table_of, write_chart
+
+        self.out.mkdir(parents=True, exist_ok=True)
+        (self.out / "redteam.json").write_bytes(matrix.to_bytes())
+        (self.out / "redteam.html").write_text(page_of(matrix), "utf-8")
+        Console().print(table_of(matrix))
+        try:
+            write_chart(matrix, self.out)
+        except ImportError:
+            sys.stderr.write(
+                "targon: no picture was drawn: it needs matplotlib (pip install 'targon[charts]')\n"
+            )
+        convicted = matrix.false_convictions
+        sys.stdout.write(f"Written to {self.out}: open {self.out / 'redteam.html'} in a browser.\n")
+        if convicted:
+            sys.stderr.write(f"targon: honest provers were convicted: {', '.join(convicted)}\n")
+        return 1 if convicted else 0
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+    )
