@@ -92,13 +92,22 @@ class LetterEngine:
     async def text(self, token_ids: Sequence[TokenId], stop: Sequence[str]) -> str:
         if self.down:
             raise EngineUnavailable("the engine is down")
-        return "".join(chr(ord("a") + token - 10) for token in token_ids if token != EOS)
+        return letters(token_ids)
 
     async def check(self) -> None:
-        raise NotImplementedError
+        if self.down:
+            raise EngineUnavailable("the engine is down")
 
     async def aclose(self) -> None:
         raise NotImplementedError
+
+
+def letters(token_ids: Sequence[int], stop: Sequence[str] = ()) -> str:
+    """The text of tokens, up to the first stop string."""
+    text = "".join(chr(ord("a") + token - 10) for token in token_ids if token != EOS)
+    for string in stop:
+        text = text.partition(string)[0]
+    return text
 
 
 @pytest.fixture
@@ -139,13 +148,14 @@ def answer() -> Callable[..., GenerateResponse]:
         logprobs: tuple[float, ...] | None = None,
         request_digest: str | None = None,
         signer: Keypair = PROVER,
+        text: str | None = None,
     ) -> GenerateResponse:
         completion = Completion(
             salt="05" * 32,
             request_digest=request_digest or request.digest(),
             token_ids=tuple(TokenId(token) for token in token_ids),
             finish_reason=finish_reason,
-            text="whatever",
+            text=letters(token_ids, request.sampling.stop) if text is None else text,
             logprobs=logprobs,
         )
         receipt = receipts.issue(

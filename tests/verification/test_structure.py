@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 from bittensor.keyfiles import Keypair
 
+from targon.engines import EngineUnavailable
 from targon.verification import check_structure
+from targon.verification.structure import check_form
 
 pytestmark = pytest.mark.anyio
 
@@ -77,6 +79,38 @@ async def test_log_probabilities_are_one_per_token_and_never_positive(
     request = make_request()
     verdict = await check_structure(request, answer(request, logprobs=logprobs), engine)
     assert (verdict is None) if said is None else (verdict is not None and said in verdict.reason)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("abcd", None), ("abcx", "from character 3 on: got 'x', expected 'd'"), ("", "got its end, expected")],
+)
+async def test_a_text_is_what_the_token_ids_say(make_request, answer, engine, text, said):
+    request = make_request()
+    verdict = await check_structure(request, answer(request, text=text), engine)
+    assert (verdict is None) if said is None else (verdict is not None and said in verdict.reason)
+
+
+async def test_a_text_is_not_held_against_anybody_when_the_tokenizer_s_engine_is_not_well(
+    make_request, answer, engine
+):
+    async def not_well() -> None:
+        raise EngineUnavailable("it runs another model now")
+
+    request = make_request()
+    engine.check = not_well
+    assert await check_structure(request, answer(request), engine) is None
+    with pytest.raises(EngineUnavailable):
+        await check_structure(request, answer(request, text="wrong"), engine)
+
+
+async def test_a_form_is_checked_without_an_engine_as_far_as_that_goes(make_request, answer):
+    request = make_request()
+    assert check_form(request, answer(request, text="wrong")) is None
+    for wrong in (answer(request, ()), answer(request, (10, 11)), answer(request, logprobs=(1.0,) * 4)):
+        verdict = check_form(request, wrong)
+        assert verdict is not None
+        assert verdict.outcome == "fail"
 
 
 async def test_a_receipt_signed_by_somebody_else_fails(make_request, answer, engine):
