@@ -45,7 +45,7 @@ CHEATS = {
     "int8 weights": np.array([0.47, 0.52, 0.36, 0.24, 0.087, 0.002, 0.0, 0.0, 0.0]),
 }
 SCOPE = Scope(
-    dialect="targon/1", temperature=Range(low=0.05, high=1.2), max_prompt_tokens=1024, max_tokens=512
+    dialects=("targon/1",), temperature=Range(low=0.05, high=1.2), max_prompt_tokens=1024, max_tokens=512
 )
 
 _QUANTILES = np.array([NormalDist().inv_cdf((i + 0.5) / 2000) for i in range(2000)])

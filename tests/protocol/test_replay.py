@@ -20,6 +20,7 @@ from targon.protocol import (
     gumbel,
     replay_tokens,
 )
+from targon.protocol.cut_edge import CUT_SLACK
 from targon.protocol.replay import unseen_weight
 from targon.protocol.sampler import scaled
 
@@ -276,3 +277,41 @@ def test_a_cut_in_doubt_is_unsure_even_where_the_best_token_is_beyond_reach() ->
         first_position=position,
     )
     assert (result.best_ids[0], bool(result.unsure[0])) == (0, True)
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"temperature": 0.8, "top_p": 0.9},
+        {"temperature": 1.2, "top_k": 7},
+        {"temperature": 0.5, "top_p": 0.6, "top_k": 12},
+    ],
+)
+@given(st.integers(0, 2**32), st.integers(0, 2**32), st.floats(0.0, 0.9))
+@settings(max_examples=60, deadline=None)
+def test_where_a_draw_does_not_hang_on_the_cut_small_differences_of_logits_turn_it_only_by_its_gap(
+    parameters: dict[str, float], seed: int, noise_seed: int, share: float
+) -> None:
+    """Differences up to half the slack, either way, move two tokens against each other by the slack at most."""
+    chosen = sampling(**parameters)
+    logprobs = reference(seed, 8)
+    noise = np.random.default_rng(noise_seed).uniform(-1.0, 1.0, size=logprobs.shape)
+    other = (logprobs + share * CUT_SLACK / 2.0 * noise).astype(np.float32)
+    drawn = honest(other, chosen, 5)
+    result = replayed(logprobs, drawn, chosen, 5)
+    sure = ~result.on_cut & (result.gaps * parameters["temperature"] > CUT_SLACK)
+    assert (result.margins[sure] == 0.0).all()
+
+
+def test_a_draw_hangs_on_the_cut_if_the_token_just_outside_would_win() -> None:
+    probabilities = np.array([[0.5, 0.3, 0.1, 0.06, 0.04]], dtype=np.float32)
+    logprobs = np.log(probabilities)
+    inside, outside = (sampling(temperature=1.0, top_p=p) for p in (0.89, 0.91))
+    keys = range(400)
+    differ = [k for k in keys if honest(logprobs, inside, k) != honest(logprobs, outside, k)]
+    assert differ
+    for key in keys:
+        result = replayed(logprobs, [0], inside, key)
+        assert result.on_cut[0] or key not in differ
+    uncut = replayed(logprobs, [0], sampling(temperature=1.0), 1)
+    assert not uncut.on_cut[0]

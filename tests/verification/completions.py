@@ -27,7 +27,7 @@ INT4 = np.array([0.73, 0.74, 0.75, 0.72, 0.63, 0.56, 0.42, 0.18, 0.036])
 BOUNDS = (0.85, 0.36, 0.2, 0.078, 0.004, 0.001, 0.001, 0.001, 0.001)
 
 SCOPE = Scope(
-    dialect="targon/1",
+    dialects=("targon/1",),
     temperature=Range(low=0.05, high=1.2),
     top_p=Range(low=0.9, high=1.0),
     top_k=(0, 50),

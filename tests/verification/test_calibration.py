@@ -112,6 +112,25 @@ def test_the_worst_configuration_sets_the_bound():
     assert [named.name for named in both.configurations] == ["fp32", "bf16"]
 
 
+def test_a_configuration_of_which_little_was_seen_widens_nothing_by_that_alone():
+    much, little = run("bf16", HONEST, 1500), run("alone", HONEST, 20, seed=2)
+    alone, both = measure(SCOPE, [much]), measure(SCOPE, [much, little])
+    assert all(b.bound < 1.2 * a.bound for a, b in zip(alone.gaps, both.gaps, strict=True))
+    assert all(b.most < 1.2 * a.most for a, b in zip(alone.tails[1:], both.tails[1:], strict=True))
+
+
+def test_one_that_contradicts_the_others_is_heard_however_little_was_seen_of_it():
+    much, odd = run("bf16", HONEST, 1500), run("odd", INT8, 20, seed=2)
+    alone, both = measure(SCOPE, [much]), measure(SCOPE, [much, odd])
+    assert both.gaps[4].bound > 5 * alone.gaps[4].bound
+
+
+def test_the_margin_is_what_hardly_any_honest_token_misses_by():
+    misses = np.concatenate([np.zeros(9_900), np.linspace(0.0, 0.4, 100)])
+    band = measure(SCOPE, [HonestRun("bf16", run("x", HONEST, 5).completions, misses)])
+    assert band.margin == pytest.approx(TOLERANCE * 0.36, rel=0.02)
+
+
 def test_more_honest_data_sharpens_the_bounds():
     few, many = measured(100), measured(1600)
     assert all(b.bound < a.bound for a, b in zip(few.gaps, many.gaps, strict=True) if a.bound < 1.0)

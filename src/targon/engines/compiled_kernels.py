@@ -43,7 +43,7 @@ def replay_rows(
     logits: NDArray[np.float32],
     claimed: NDArray[np.int64],
     peaks: NDArray[np.int64],
-    cuts: tuple[float, float, int],
+    cuts: tuple[float, float, float, float, float, int],
     draw: _Draw,
     ids: NDArray[np.int64],
     words: NDArray[np.uint64],
@@ -56,16 +56,17 @@ def replay_rows(
     Args:
         logits: ``(positions, vocab) float32``.
         claimed, peaks: ``(positions,) int64``, the claimed tokens and the most likely ones.
-        cuts: temperature, top-p, top-k.
+        cuts: temperature, top-p, that narrower and wider by the slack, the slack in logits, top-k. (The slack is
+            no constant here: compiled code is kept, and wouldn't notice another value in another file.)
         draw: of the first row.
         ids: out: ``(positions, 3)``, the best, the second-best (the best again if it is alone), the claimed.
         words: out: ``(positions, 3)``, their noise.
-        flags: out: ``(positions, 3)``, whether the claimed token is among the candidates; whether it is in
-            the tail; whether the plain form has to decide.
+        flags: out: ``(positions, 4)``, whether the claimed token is among the candidates; whether it is in
+            the tail; whether the plain form has to decide; whether the draw hangs on the cut.
         totals: out: ``(positions,)``, the sum of e^(logit - highest).
         tails: out: ``(positions,)``, the mass of the tail.
     """
-    temperature, top_p, top_k = cuts
+    temperature, top_p, narrow_p, wide_p, slack, top_k = cuts
     position, choice, low, high = draw
     vocab = logits.shape[1]
     weights = np.empty(vocab, np.float64)
@@ -87,7 +88,9 @@ def replay_rows(
         if temperature != 1.0:
             total = _weigh(values, top, 1.0 / temperature, weights)
         if 0 < top_k < vocab or top_p < 1.0:
-            kept, total, doubt = _cut(values, weights, total, top_k if top_k < vocab else 0, top_p)
+            shares = (narrow_p, top_p, wide_p)
+            order, counts, total, doubt = _cut(values, weights, total, top_k if top_k < vocab else 0, shares)
+            kept = order[: counts[1]]
             last = kept[-1]
             own, least = values[claim], values[last]
             flags[row, 0] = own > least or (own == least and claim <= last)
@@ -102,6 +105,15 @@ def replay_rows(
                 for token in kept:
                     masked[token] = values[token]
                 best, second, close = _race(masked, temperature, peak, at, choice, low, high)
+            if not doubt:
+                roof = _next_below(values, weights, order, counts[0]) + slack
+                floor = values[order[counts[2] - 1]] - slack
+                flags[row, 3] = values[best] <= roof
+                if not flags[row, 3]:
+                    value = value_of(values[best], temperature, _word(best, at, choice, low, high))
+                    beyond = _most_beyond(values, weights, last, floor, temperature, at, choice, low, high)
+                    flags[row, 3] = beyond > value
+                    doubt |= abs(beyond - value) <= 1e-9 + 1e-12 * abs(value)
         else:
             heavy, doubt = _heavy(weights, TAIL_PROBABILITY * total, _DOUBT * total)
             best, second, close = _race(values, temperature, peak, at, choice, low, high)
@@ -176,27 +188,79 @@ def _reaching(weights: NDArray[np.float64], least: float) -> int:
 
 @compiled
 def _cut(
-    values: NDArray[np.float32], weights: NDArray[np.float64], total: float, top_k: int, top_p: float
-) -> tuple[NDArray[np.int64], float, bool]:
-    """The candidates in order of (-value, id), the sum of their weights, and whether the plain form has to
-    decide. ``top_k`` 0: none."""
-    ids = _likeliest(weights, top_k, top_p * total * (1.0 + 2.0 * _DOUBT))
-    kept = ids[np.argsort(-values[ids], kind="mergesort")]
+    values: NDArray[np.float32],
+    weights: NDArray[np.float64],
+    total: float,
+    top_k: int,
+    shares: tuple[float, float, float],
+) -> tuple[NDArray[np.int64], NDArray[np.int64], float, bool]:
+    """Tokens in order of (-value, id); how many of them each of some increasing values of top-p keeps; the sum
+    of the weights that the second of them keeps; whether the plain form has to decide. ``top_k`` 0: none."""
+    counts = np.ones(3, np.int64)
+    ids = _likeliest(weights, top_k, shares[2] * total * (1.0 + 2.0 * _DOUBT))
+    order = ids[np.argsort(-values[ids], kind="mergesort")]
+    size = order.size
     if top_k:
-        if kept.size < top_k:
-            return kept, total, True
-        kept = kept[:top_k]
-        total = float(weights[kept].sum())
-    if top_p == 1.0:
-        return kept, total, False
-    goal, slack, running = top_p * total, _DOUBT * total, 0.0
-    for place in range(kept.size):
-        running += weights[kept[place]]
-        if abs(running - goal) <= slack:
-            return kept[: place + 1], running, True
-        if running > goal:
-            return kept[: place + 1], running, False
-    return kept, running, True
+        if size < top_k:
+            return order, counts, total, True
+        size = top_k
+        total = float(weights[order[:top_k]].sum())
+    if shares[1] == 1.0:
+        counts[:] = size
+        return order, counts, total, False
+    slack, running, place, doubt, held = _DOUBT * total, 0.0, 0, False, 0.0
+    for goal in range(3):
+        while running <= shares[goal] * total and place < size:
+            doubt |= abs(running - shares[goal] * total) <= slack
+            running += weights[order[place]]
+            place += 1
+        doubt |= running - shares[goal] * total <= slack
+        counts[goal] = place
+        if goal == 1:
+            held = running
+    return order, counts, held, doubt
+
+
+@compiled
+def _next_below(
+    values: NDArray[np.float32], weights: NDArray[np.float64], order: NDArray[np.int64], count: int
+) -> float:
+    """The value of the token that comes next after the first ``count`` of an order; -inf if there is none."""
+    if count < order.size:
+        return float(values[order[count]])
+    best = -np.inf
+    for token in order:
+        weights[token] = -weights[token]
+    for token in range(values.size):
+        if weights[token] >= 0.0:
+            best = max(best, float(values[token]))
+    for token in order:
+        weights[token] = -weights[token]
+    return best
+
+
+@compiled
+def _most_beyond(
+    values: NDArray[np.float32],
+    weights: NDArray[np.float64],
+    last: int,
+    floor: float,
+    temperature: float,
+    position: int,
+    choice: int,
+    low: int,
+    high: int,
+) -> float:
+    """The highest s + g of the tokens that come after ``last`` and whose value is at least ``floor``."""
+    words = np.empty((4, 1), np.uint64)
+    most = -np.inf
+    least = weights[last] * math.exp((floor - values[last]) / temperature) * (1.0 - 1e-6)
+    for token in _above(weights, least):
+        after = values[token] < values[last] or (values[token] == values[last] and token > last)
+        if after and values[token] >= floor:
+            draw_words(words, token // 4, position, choice, low, high)
+            most = max(most, value_of(values[token], temperature, words[token % 4, 0]))
+    return most
 
 
 @compiled

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from targon.engines.compiled_kernels import replay_rows
 from targon.engines.replay_by_score import blank
+from targon.protocol.cut_edge import CUT_SLACK, slackened
 from targon.protocol.messages import Sampling
 from targon.protocol.philox import WORD_MASK
 from targon.protocol.replay import MARGIN_CLIP, Replay, replay_tokens
@@ -92,10 +93,12 @@ class _Rows:
         self._logits = np.ascontiguousarray(logits, dtype=np.float32)
         self._claimed = np.ascontiguousarray(claimed, dtype=np.int64)
         self._sampling, self._run_key, self._first = sampling, run_key, first_position
+        narrow, wide = slackened(sampling)
+        self._cuts = (sampling.temperature, sampling.top_p, narrow, wide, CUT_SLACK, sampling.top_k)
         self._peaks = np.zeros(count, np.int64)
         self._ids = np.zeros((count, 3), np.int64)
         self._words = np.zeros((count, 3), np.uint64)
-        self._flags = np.zeros((count, 3), np.bool_)
+        self._flags = np.zeros((count, 4), np.bool_)
         self._totals = np.ones(count, np.float64)
         self._tails = np.full(count, np.nan)
         self._ranks = np.full(count, -1, np.int32)
@@ -109,7 +112,7 @@ class _Rows:
             rows,
             self._claimed[start:stop],
             self._peaks[start:stop],
-            (self._sampling.temperature, self._sampling.top_p, self._sampling.top_k),
+            self._cuts,
             (self._first + start, self._sampling.choice, self._run_key & WORD_MASK, self._run_key >> 32),
             self._ids[start:stop],
             self._words[start:stop],
@@ -138,6 +141,7 @@ class _Rows:
             margins=margins,
             among=among,
             unsure=np.zeros_like(broken),
+            on_cut=self._flags[:, 3],
             tail_mass=self._tails,
             in_tail=self._flags[:, 1],
         )

@@ -103,6 +103,6 @@ def blank(
     ranks[broken] = -1
     for values in (replay.gaps, replay.margins, replay.tail_mass, logprobs):
         values[broken] = np.nan
-    for flags in (replay.among, replay.in_tail):
+    for flags in (replay.among, replay.on_cut, replay.in_tail):
         flags[broken] = False
     replay.unsure[broken] = True

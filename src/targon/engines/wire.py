@@ -276,6 +276,7 @@ _REPLAY_DTYPES = {
         "margins": "<f8",
         "among": "?",
         "unsure": "?",
+        "on_cut": "?",
         "tail_mass": "<f8",
         "in_tail": "?",
     }.items()

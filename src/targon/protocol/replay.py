@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from targon.protocol.cut_edge import hangs_on_cut
 from targon.protocol.errors import InvalidLogits
 from targon.protocol.messages import Sampling
 from targon.protocol.sampler import (
@@ -61,6 +62,10 @@ class Replay:
     """``(positions,) bool``: whether the claimed token was a candidate; if not, its margin is MARGIN_CLIP."""
     unsure: NDArray[np.bool_]
     """``(positions,) bool``: whether tokens that were not seen could change the candidates or the best."""
+    on_cut: NDArray[np.bool_]
+    """``(positions,) bool``: whether the draw hangs on where exactly top-k or top-p falls
+    (:mod:`targon.protocol.cut_edge`): a mismatch says little there, whatever its margin. Like the gap it doesn't
+    depend on the claimed token."""
     tail_mass: Floats
     """``(positions,) float64``: the probability that the sampler draws a token whose own probability is below
     TAIL_PROBABILITY, after temperature and cuts; NaN at T = 0, and where a list can't tell it."""
@@ -121,9 +126,9 @@ def replay_tokens(
     return Replay(*(np.array(column, dtype) for column, dtype in zip(columns, _DTYPES, strict=True)))
 
 
-_Row = tuple[int, float, float, bool, bool, float, bool]
+_Row = tuple[int, float, float, bool, bool, bool, float, bool]
 """One position of a :class:`Replay`, its fields in order."""
-_DTYPES = (np.int64, np.float64, np.float64, np.bool_, np.bool_, np.float64, np.bool_)
+_DTYPES = (np.int64, np.float64, np.float64, np.bool_, np.bool_, np.bool_, np.float64, np.bool_)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +158,7 @@ class _Field:
     """``tail_mass`` and ``in_tail``."""
     rival: float = -math.inf
     """The most that the value of a token outside ``ids`` can be."""
+    on_cut: bool = False
 
 
 _NO_TAIL = (math.nan, False)
@@ -163,11 +169,12 @@ def _judge(field: _Field, claim: int) -> _Row:
     value = float(field.values[best])
     second = max(float(np.delete(field.values, best).max(initial=-math.inf)), field.rival)
     gap = min(max(value - second, 0.0), MARGIN_CLIP)
+    known = (field.unsure, field.on_cut, *field.tail)
     if field.claim == -math.inf:
-        return int(field.ids[best]), gap, MARGIN_CLIP, False, field.unsure, *field.tail
+        return int(field.ids[best]), gap, MARGIN_CLIP, False, *known
     if field.claim > value:  # only where tokens that were not seen could be best
-        return claim, gap, 0.0, True, field.unsure, *field.tail
-    return int(field.ids[best]), gap, min(value - field.claim, MARGIN_CLIP), True, field.unsure, *field.tail
+        return claim, gap, 0.0, True, *known
+    return int(field.ids[best]), gap, min(value - field.claim, MARGIN_CLIP), True, *known
 
 
 def _value_of(claim: int, ids: Ids, values: Floats) -> float:
@@ -183,16 +190,24 @@ def _of_whole(logprobs: NDArray[np.float32], claim: int, draw: _Draw) -> _Field:
         return _Field(np.arange(scores.size), scores, float(scores[claim]), unsure=False, tail=_NO_TAIL)
     kept = candidates(scores, sampling.top_k, sampling.top_p)
     tail = _tail(scores[kept], _value_of(claim, kept, scores[kept]))
+    logits = np.asarray(logprobs, np.float64)
     if kept.size * 4 < scores.size or scores.size < _FEW:
         values = scores[kept] + draw.noise(kept)
-        return _Field(kept, values, _value_of(claim, kept, values), unsure=False, tail=tail)
+        best = int(np.argmax(values))
+        on_cut = hangs_on_cut(
+            logits, kept, (int(kept[best]), float(values[best])), sampling, draw.noise, None
+        )
+        claimed = _value_of(claim, kept, values)
+        return _Field(kept, values, claimed, unsure=False, tail=tail, on_cut=on_cut)
     scores = only(scores, kept)
     words = all_words(draw.run_key, draw.position, sampling.choice, scores.size)
     likely = np.argpartition(scores, -2)[-2:]
     floor = float((scores[likely] + gumbel_of(words[likely])).min())  # the second-best value is no lower
     ids = np.union1d(contenders(scores, words, floor), [claim])
     values = scores[ids] + gumbel_of(words[ids])
-    return _Field(ids, values, _value_of(claim, ids, values), unsure=False, tail=tail)
+    best = int(np.argmax(values))
+    on_cut = hangs_on_cut(logits, kept, (int(ids[best]), float(values[best])), sampling, draw.noise, None)
+    return _Field(ids, values, _value_of(claim, ids, values), unsure=False, tail=tail, on_cut=on_cut)
 
 
 def _of_list(
@@ -214,15 +229,25 @@ def _of_list(
     values = kept + draw.noise(ids_kept)
     if sampling.temperature == 0.0:
         return _Field(ids_kept, values, own, unsure, _NO_TAIL, rival=float(scores.min()))
+    best = int(np.argmax(values))
+    on_cut = hangs_on_cut(
+        logprobs.astype(np.float64),
+        certain,
+        (int(certain[best]), float(values[best])),
+        sampling,
+        lambda places: draw.noise(ids[places]),
+        sum(unseen_weight(logprobs, vocab_size, sampling.temperature)) / 2.0,
+    )
     if possible is not None:
-        return _Field(ids_kept, values, own, unsure, _NO_TAIL if unsure else _tail(kept, own_score))
+        tail = _NO_TAIL if unsure else _tail(kept, own_score)
+        return _Field(ids_kept, values, own, unsure, tail, on_cut=on_cut)
     rival = float(scores.min()) + MAX_NOISE
     unsure = certain.size < ids.size or max(float(values.max()), own) <= rival
     tail = _NO_TAIL
     if sampling.top_p == 1.0:
         low, high = unseen_weight(logprobs, vocab_size, sampling.temperature)
         tail = _tail(kept, own_score, 0.0 if sampling.top_k else low, high)
-    return _Field(ids_kept, values, own, unsure, tail, rival)
+    return _Field(ids_kept, values, own, unsure, tail, rival, on_cut)
 
 
 def _tail(scores: Floats, own: float, low: float = 0.0, high: float = 0.0) -> tuple[float, bool]:

@@ -4,11 +4,13 @@ A calibration is a file, named after its digest, for one model and one reference
 each sampler and range of parameters that was measured. In a band stand, from honest runs alone:
 
 1. per stratum of the replayed gap, a bound on the probability of a mismatch: ``TOLERANCE`` times the upper
-   confidence limit of the worst honest configuration;
+   confidence limit of the worst honest configuration (one of which little was seen borrows from all others,
+   unless its own counts contradict them);
 2. the recurrence: how many times likelier a mismatch is after an earlier one of the same completion, as an
    upper confidence limit, and at least ``TOLERANCE``. Honest requests differ; this is what that costs;
 3. per stratum of the tail mass, by which factor the frequency of unlikely tokens may exceed, or fall short
-   of, what the reference says.
+   of, what the reference says;
+4. the margin: by how much a claimed token may miss the replayed choice and still agree with it.
 
 All limits hold together with probability ``CONFIDENCE``. What no band covers has no evidence, with a reason.
 """
@@ -16,7 +18,7 @@ All limits hold together with probability ``CONFIDENCE``. What no band covers ha
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Final, Literal, NamedTuple, Self
 
@@ -56,6 +58,15 @@ GUARD_LEVELS: Final = 6
 
 UNKNOWN_RECURRENCE: Final = 20.0
 """Taken where the data can't say less: twice what a log-normal effect with σ = 1.5 can amount to."""
+
+MARGIN_QUANTILE: Final = 0.999
+"""One honest position in a thousand may miss by more than the margin, before the tolerance."""
+
+BORROWING_SHARE: Final = 0.1
+"""A configuration with less than this share of a stratum's positions borrows from all others."""
+
+CONTRADICTION_RISK: Final = 0.05
+"""A configuration contradicts all others together where its lower limit, at this risk, lies above their upper."""
 
 _CLAIMS = GAP_STRATA * (GAP_STRATA + 1) // 2 + 1 + 2 * TAIL_STRATA
 """Limits per configuration that shall hold together."""
@@ -116,7 +127,7 @@ class Range(Message):
 class Scope(Message):
     """What was measured: where a band's bounds may be used, and nowhere else."""
 
-    dialect: Dialect
+    dialects: Annotated[tuple[Dialect, ...], Field(min_length=1)]
     temperature: Range
     top_p: Range = Range(low=1.0, high=1.0)
     top_k: tuple[Count, ...] = (0,)
@@ -128,8 +139,8 @@ class Scope(Message):
 
     def refusal(self, sampling: Sampling, prompt_tokens: int, replay: str) -> str | None:
         """Why it doesn't cover a request; None if it does."""
-        if sampling.dialect != self.dialect:
-            return f"dialect {sampling.dialect} (calibrated: {self.dialect})"
+        if sampling.dialect not in self.dialects:
+            return f"dialect {sampling.dialect} (calibrated: {', '.join(self.dialects)})"
         for name, value, span in (
             ("temperature", sampling.temperature, self.temperature),
             ("top_p", sampling.top_p, self.top_p),
@@ -154,6 +165,8 @@ class Band(Message):
     gaps: Annotated[tuple[GapStratum, ...], Field(min_length=GAP_STRATA, max_length=GAP_STRATA)]
     recurrence: Annotated[float, Field(ge=TOLERANCE)]
     """After one telling mismatch of a completion, a bound is this many times itself for the rest of it."""
+    margin: Annotated[float, Field(ge=0.0)] = 0.0
+    """In logits: a claimed token that misses the replayed choice by no more agrees with it."""
     tails: Annotated[tuple[TailStratum, ...], Field(min_length=TAIL_STRATA, max_length=TAIL_STRATA)]
     configurations: Annotated[tuple[Configuration, ...], Field(min_length=1)]
 
@@ -237,6 +250,8 @@ class HonestRun:
 
     name: str
     completions: Sequence[Observations]
+    margins: Floats = field(default_factory=lambda: np.zeros(1))
+    """``(any,)``: by how much the claimed token missed the replayed choice, in logits, at the sure positions."""
 
 
 def measure(scope: Scope, runs: Sequence[HonestRun]) -> Band:
@@ -250,15 +265,17 @@ def measure(scope: Scope, runs: Sequence[HonestRun]) -> Band:
     """
     if not runs or any(not sum(c.positions for c in run.completions) for run in runs):
         raise CalibrationError("got a configuration without positions, expected some honest ones for each")
-    risk = (1.0 - CONFIDENCE) / (len(runs) * _CLAIMS)
+    risk = (1.0 - CONFIDENCE) / ((len(runs) + 1) * _CLAIMS)
     tallies = [_Tally.of(run) for run in runs]
-    gaps = tuple(_gap_stratum(tallies, stratum, risk) for stratum in range(GAP_STRATA))
+    together = _Tally.sum(tallies)
+    gaps = tuple(_gap_stratum(tallies, together, stratum, risk) for stratum in range(GAP_STRATA))
     bounds = np.array([stratum.bound for stratum in gaps])
     return Band(
         scope=scope,
         gaps=gaps,
         recurrence=_recurrence(runs, bounds, risk),
-        tails=tuple(_tail_stratum(tallies, stratum, risk) for stratum in range(TAIL_STRATA)),
+        margin=TOLERANCE * max(float(np.quantile(run.margins, MARGIN_QUANTILE)) for run in runs),
+        tails=tuple(_tail_stratum(tallies, together, stratum, risk) for stratum in range(TAIL_STRATA)),
         configurations=tuple(
             Configuration(
                 name=run.name,
@@ -299,12 +316,23 @@ class _Tally:
             expected=np.bincount(tails, weights=masses[known], minlength=TAIL_STRATA).astype(np.float64),
         )
 
+    @classmethod
+    def sum(cls, tallies: Sequence[_Tally]) -> _Tally:
+        """All configurations as one."""
+        return cls(*(np.sum([getattr(tally, name) for tally in tallies], axis=0) for name in cls.__slots__))
 
-def _gap_stratum(tallies: Sequence[_Tally], stratum: int, risk: float) -> GapStratum:
+
+def _gap_stratum(tallies: Sequence[_Tally], together: _Tally, stratum: int, risk: float) -> GapStratum:
+    everybody = _worst_rate(together, stratum, risk)
+    worst = everybody
+    for tally in tallies:
+        much = tally.positions[stratum] >= BORROWING_SHARE * together.positions[stratum]
+        if much or _limit(lower_limit, tally, slice(stratum, stratum + 1), CONTRADICTION_RISK) > everybody:
+            worst = max(worst, _worst_rate(tally, stratum, risk))
     return GapStratum(
-        positions=sum(int(tally.positions[stratum]) for tally in tallies),
-        mismatches=sum(int(tally.mismatches[stratum]) for tally in tallies),
-        bound=min(1.0, TOLERANCE * max(_worst_rate(tally, stratum, risk) for tally in tallies)),
+        positions=int(together.positions[stratum]),
+        mismatches=int(together.mismatches[stratum]),
+        bound=min(1.0, TOLERANCE * worst),
     )
 
 
@@ -349,23 +377,27 @@ def _recurrence(runs: Sequence[HonestRun], bounds: Floats, risk: float) -> float
     return min(max(TOLERANCE, worst), UNKNOWN_RECURRENCE)
 
 
-def _tail_stratum(tallies: Sequence[_Tally], stratum: int, risk: float) -> TailStratum:
-    least, most = 1.0, 1.0
+def _tail_stratum(tallies: Sequence[_Tally], together: _Tally, stratum: int, risk: float) -> TailStratum:
+    least, most = _tail_factors(together, stratum, risk)
     for tally in tallies:
-        count, mass = int(tally.tails[stratum]), float(tally.expected[stratum])
-        if mass == 0.0:
-            least, most = 0.0, 1.0 / _EDGE_OF_NOTHING
-            continue
-        hits = int(tally.hits[stratum])
-        most = max(most, 1.0 + TOLERANCE * (upper_limit(hits, count, risk) * count / mass - 1.0))
-        least = min(least, 1.0 - TOLERANCE * (1.0 - lower_limit(hits, count, risk) * count / mass))
+        low, high = _tail_factors(tally, stratum, risk)
+        if high < least or low > most:  # its own counts contradict the others'
+            least, most = min(least, low), max(most, high)
     return TailStratum(
-        positions=sum(int(tally.tails[stratum]) for tally in tallies),
-        hits=sum(int(tally.hits[stratum]) for tally in tallies),
-        expected=sum(float(tally.expected[stratum]) for tally in tallies),
-        least=max(0.0, least),
-        most=min(most, 1.0 / _EDGE_OF_NOTHING),
+        positions=int(together.tails[stratum]),
+        hits=int(together.hits[stratum]),
+        expected=float(together.expected[stratum]),
+        least=max(0.0, 1.0 - TOLERANCE * max(0.0, 1.0 - least)),
+        most=min(1.0 + TOLERANCE * max(0.0, most - 1.0), 1.0 / _EDGE_OF_NOTHING),
     )
+
+
+def _tail_factors(tally: _Tally, stratum: int, risk: float) -> tuple[float, float]:
+    """Confidence limits of how often the tail is hit, against what its mass says."""
+    count, mass, hits = int(tally.tails[stratum]), float(tally.expected[stratum]), int(tally.hits[stratum])
+    if mass == 0.0:
+        return 0.0, 1.0 / _EDGE_OF_NOTHING
+    return lower_limit(hits, count, risk) * count / mass, upper_limit(hits, count, risk) * count / mass
 
 
 _EDGE_OF_NOTHING: Final = 1e-9

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Final, TypeAlias
+from typing import Final, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+from targon.protocol.replay import Replay
 
 Floats: TypeAlias = NDArray[np.float64]
 Bools: TypeAlias = NDArray[np.bool_]
@@ -32,16 +34,34 @@ class Observations:
     """
 
     gaps: Floats
-    """The replayed sampler's best value minus its second-best, ≥ 0. The claimed token has no part in it."""
+    """By how much the replayed sampler's best token leads its second-best, in logits (so that rounding means the
+    same at every temperature), ≥ 0. The claimed token has no part in it."""
     mismatched: Bools
     """Whether the claimed token is another than the replayed sampler's choice."""
     unsure: Bools
-    """Where the replay could not say for certain: such a position is skipped."""
+    """Where the replay could not say for certain, or the draw hangs on where exactly a cut falls: such a
+    position is skipped. The claimed token has no part in that either."""
     tail_mass: Floats
     """Probability of all tokens below ``TAIL_PROBABILITY`` in the distribution that was sampled from; NaN
     where there is none to speak of (T = 0) or it isn't known: no bet on surprisal there."""
     in_tail: Bools
     """Whether the claimed token is one of those."""
+
+    @classmethod
+    def of(cls, replay: Replay, temperature: float) -> Self:
+        """What a replay says, for the evidence.
+
+        Args:
+            temperature: at which the tokens were asked for.
+        """
+        broken = np.isnan(replay.gaps)
+        return cls(
+            gaps=np.where(broken, 0.0, replay.gaps) * (temperature or 1.0),
+            mismatched=replay.margins > 0.0,
+            unsure=replay.unsure | replay.on_cut | broken,
+            tail_mass=replay.tail_mass,
+            in_tail=replay.in_tail,
+        )
 
     def __post_init__(self) -> None:
         shapes = {field.name: np.shape(getattr(self, field.name)) for field in fields(self)}

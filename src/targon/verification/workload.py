@@ -67,6 +67,15 @@ BROAD: Final = Mix(
 )
 """All that a calibration should cover."""
 
+USUAL: Final = Mix(
+    temperatures=(0.4, 0.6, 0.7, 0.8, 0.8, 0.9, 1.0, 1.0, 1.1, 1.2),
+    top_ps=(0.95, 0.95, 0.95, 0.9, 1.0),
+    top_ks=(0,),
+    min_tokens=32,
+    max_tokens=192,
+)
+"""What most requests are like: where calibrating most closely pays most."""
+
 CHALLENGES: Final = Mix(
     temperatures=(0.8, 1.0),
     top_ps=(0.95,),

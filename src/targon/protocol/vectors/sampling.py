@@ -225,6 +225,7 @@ def _replay(given: Json) -> Json:
         "margin": float(result.margins[0]),
         "among": bool(result.among[0]),
         "unsure": bool(result.unsure[0]),
+        "on_cut": bool(result.on_cut[0]),
         "tail_mass": None if math.isnan(result.tail_mass[0]) else float(result.tail_mass[0]),
         "in_tail": bool(result.in_tail[0]),
     }
@@ -244,12 +245,15 @@ REPLAY = Rule(
     name="replay",
     about="What the sampler, replayed over a reference's log-probabilities of one position, says of a claimed token: "
     "the best token, its lead over the second, the claimed token's margin (both at most 10, and 10 for a token "
-    "that is no candidate), whether it was a candidate, and whether unseen tokens could change that; further the "
-    "probability that a token is drawn whose own is below 0.05 (null: not known), and whether the claimed one is.",
+    "that is no candidate), whether it was a candidate, whether unseen tokens could change that, and whether the "
+    "draw hangs on where exactly the cut falls; further the probability that a token is drawn whose own is below "
+    "0.05 (null: not known), and whether the claimed one is.",
     inputs={
         **{f"whole vocabulary, token {token} claimed": _claim(token) for token in range(4)},
         "top-k 2, a token outside": _claim(5, top_k=2),
         "top-p 0.7, a token outside": _claim(6, top_p=0.7),
+        "top-p 0.74, just below what the first three hold": _claim(0, top_p=0.74),
+        "top-p 0.76, just above": _claim(0, top_p=0.76),
         "alone": _claim(0, top_k=1),
         "greedy": _claim(0, temperature=0.0),
         "greedy, the second": _claim(1, temperature=0.0),
