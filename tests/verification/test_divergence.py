@@ -123,7 +123,7 @@ async def test_a_token_that_misses_by_no_more_than_the_tolerance_counts_as_drawn
     request, ids = await long_answer(make_request)
     changed = [*ids[:-1], ids[-1] % (VOCABULARY - 1) + 1]
     divergence = await check_divergence(request, completed(request, changed), TinyEngine())
-    margin = float(divergence.replay.margins[-1])
+    margin = float(divergence.replay.margins[-1]) * 0.8  # in logits
     verdict = verdict_of(divergence, threshold=1.0, tolerance=margin)
     assert (verdict.outcome, verdict.score) == ("pass", 1.0)
     assert "or miss it by at most" in verdict.reason
@@ -297,12 +297,64 @@ async def test_a_token_of_probability_zero_is_the_provers_doing(make_request) ->
         results[0].claimed_logprobs[3] = -np.inf
         results[0].replay.margins[3] = MARGIN_CLIP
         results[0].replay.among[3] = False
+        results[0].replay.best_ids[3] = ids[3] % (VOCABULARY - 1) + 1
         return results
 
     request, ids = await long_answer(make_request, max_tokens=8)
     divergence = await check_divergence(request, completed(request, ids), Spoilt(spoil))
     assert verdict_of(divergence).outcome == "fail"
     assert np.isfinite(divergence.surprisal)
+
+
+def on_cut(*places: int):
+    def spoil(results: list[Replayed]) -> list[Replayed]:
+        results[0].replay.on_cut[list(places)] = True
+        return results
+
+    return spoil
+
+
+async def test_a_margin_is_measured_in_logits_because_rounding_is(make_request) -> None:
+    request, ids = await long_answer(make_request, temperature=0.5)
+    changed = [*ids[:-1], ids[-1] % (VOCABULARY - 1) + 1]
+    divergence = await check_divergence(request, completed(request, changed), TinyEngine())
+    margin = float(divergence.replay.margins[-1])
+    assert 0.0 < margin < MARGIN_CLIP
+    assert divergence.similarity(margin * 0.51) == 1.0
+    assert divergence.similarity(margin * 0.49) == 63 / 64
+
+
+async def test_no_temperature_makes_a_token_that_was_no_candidate_agree(make_request) -> None:
+    request, ids = await long_answer(make_request, temperature=0.05, top_k=1)
+    changed = [*ids[:-1], ids[-1] % (VOCABULARY - 1) + 1]
+    divergence = await check_divergence(request, completed(request, changed), TinyEngine())
+    assert divergence.replay.margins[-1] == MARGIN_CLIP
+    assert divergence.apart(9.9).tolist() == [63]
+
+
+async def test_a_draw_that_hangs_on_a_cut_counts_only_if_it_agrees(make_request) -> None:
+    request, ids = await long_answer(make_request)
+    changed = [*ids[:-1], ids[-1] % (VOCABULARY - 1) + 1]
+    verdict = verdict_of(
+        await check_divergence(request, completed(request, changed), Spoilt(on_cut(5, 63))),
+        threshold=1.0,
+        tolerance=0.0,
+    )
+    assert (verdict.outcome, verdict.score) == ("pass", 1.0)
+    assert "63 of 64 tokens" in verdict.reason
+    assert "; 1 hang on where a cut falls" in verdict.reason
+    assert verdict.evidence["on_cut"] == 2
+
+
+async def test_an_answer_of_which_nothing_counts_is_no_pass(make_request) -> None:
+    request = asking(make_request, max_tokens=1)
+    (right,) = await honest_ids(request)
+    other = completed(request, [right % (VOCABULARY - 1) + 1])
+    divergence = await check_divergence(request, other, Spoilt(on_cut(0)))
+    assert divergence.similarity(0.0) == 0.0
+    verdict = verdict_of(divergence, threshold=0.0, tolerance=0.0)
+    assert verdict.outcome == "inconclusive"
+    assert "hangs on where a cut falls" in verdict.reason
 
 
 async def test_a_verdict_from_a_list_of_tokens_says_so(make_request) -> None:

@@ -7,6 +7,13 @@ random number.
 
 from __future__ import annotations
 
+from targon.verification.answer_file import (
+    AnswerFileError,
+    SignedAnswer,
+    StatedVerdict,
+    read_answers,
+    save_answer,
+)
 from targon.verification.bets import Bets, bets_of
 from targon.verification.calibration import (
     Band,
@@ -20,38 +27,69 @@ from targon.verification.calibration import (
     measure,
     save_calibration,
 )
-from targon.verification.divergence import Divergence, check_divergence, divergence_verdict
+from targon.verification.divergence import (
+    Divergence,
+    check_divergence,
+    divergence_verdict,
+    judge_divergence,
+)
 from targon.verification.evidence import EvidenceState, advance, trace
 from targon.verification.exact import exact_verdict
 from targon.verification.judge import judge
 from targon.verification.observations import Observations
-from targon.verification.structure import check_structure
+from targon.verification.offline import (
+    MARGIN_TOLERANCE,
+    SIMILARITY,
+    CheckedAnswer,
+    Disagreement,
+    check_answer,
+    check_unaided,
+    evidence_of,
+)
+from targon.verification.recheck import RecheckBounds, recheck
+from targon.verification.structure import check_form, check_structure
 from targon.verification.verdict import Verdict, failed, inconclusive
 
 __all__ = [
+    "MARGIN_TOLERANCE",
+    "SIMILARITY",
+    "AnswerFileError",
     "Band",
     "Bets",
     "Calibration",
     "CalibrationError",
+    "CheckedAnswer",
+    "Disagreement",
     "Divergence",
     "EvidenceState",
     "HonestRun",
     "NoBand",
     "Observations",
     "Range",
+    "RecheckBounds",
     "Scope",
+    "SignedAnswer",
+    "StatedVerdict",
     "Verdict",
     "advance",
     "bets_of",
+    "check_answer",
     "check_divergence",
+    "check_form",
     "check_structure",
+    "check_unaided",
     "divergence_verdict",
+    "evidence_of",
     "exact_verdict",
     "failed",
     "inconclusive",
     "judge",
+    "judge_divergence",
     "load_calibration",
     "measure",
+    "read_answers",
+    "recheck",
+    "save_answer",
     "save_calibration",
     "trace",
 ]

@@ -10,13 +10,20 @@ shows, in the order in which it is looked at:
 
 An ending by length or by a stop string is told from the tokens alone and is structure's business. A
 verdict without a mismatch is exact equality with what the reference engine would have generated.
+
+Margins are compared in logits, because rounding is: a hair at T = 1 is ten hairs at T = 0.1. A position where
+the draw hangs on where exactly top-k or top-p falls is counted only if it agrees.
+
+Beside the margins stands the surprisal, and how many unlikely tokens there are against how many there should
+be: a prover that keeps every margin below the tolerance, and uses that freedom, shows there.
+
+Our own engine may be broken. What it says must be numbers that fit one another; it must come in time; and a
+failure counts only if a second replay finds the same (:func:`judge_divergence`).
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +35,8 @@ from targon.protocol.messages import Completion, GenerateRequest
 from targon.protocol.primitives import Digest, TokenId
 from targon.protocol.replay import MARGIN_CLIP, Replay
 from targon.protocol.sampler import check_replayable
+from targon.verification.deadline import within
+from targon.verification.reference import contradiction, doubt_replayed
 from targon.verification.verdict import Verdict, failed, inconclusive
 
 METHOD = "divergence"
@@ -48,6 +57,8 @@ class Divergence:
     replayed: Replayed | None
     """None where nothing could be replayed."""
     eos_ids: tuple[TokenId, ...]
+    temperature: float
+    """At which the tokens were asked for."""
     settled: Verdict | None = None
     """Set where there is nothing to weigh: the completion cannot be an answer of this model, or the reference
     engine could not decide."""
@@ -77,9 +88,33 @@ class Divergence:
         clipped = np.minimum(-self._measured().claimed_logprobs.astype(np.float64), SURPRISAL_CLIP)
         return float(clipped.mean())
 
+    @property
+    def tail(self) -> tuple[int, float]:
+        """How many of the claimed tokens are unlikely ones, and how many of them the model would draw on average."""
+        known = ~np.isnan(self.replay.tail_mass)
+        return int(self.replay.in_tail[known].sum()), float(self.replay.tail_mass[known].sum())
+
     def similarity(self, margin_tolerance: float) -> float:
-        """Share of positions whose claimed token misses the replayed choice by no more than a margin."""
-        return float(np.mean(self.replay.margins <= margin_tolerance))
+        """Share of the positions that count whose claimed token misses the replayed choice by no more than a
+        margin, in logits; 0 if none counts."""
+        apart, counted = self.apart(margin_tolerance), self._counted(margin_tolerance)
+        return 1.0 - apart.size / int(counted.sum()) if counted.any() else 0.0
+
+    def apart(self, margin_tolerance: float) -> NDArray[np.int64]:
+        """The positions, in order, whose claimed token is none that rounding explains."""
+        return np.flatnonzero(self._far(margin_tolerance) & self._counted(margin_tolerance))
+
+    def uncounted(self, margin_tolerance: float) -> int:
+        """How many positions aren't counted: their draw hangs on where a cut falls, and they don't agree."""
+        return int((~self._counted(margin_tolerance)).sum())
+
+    def _far(self, margin_tolerance: float) -> NDArray[np.bool_]:
+        margins = self.replay.margins
+        far: NDArray[np.bool_] = margins * (self.temperature or 1.0) > margin_tolerance
+        return far | (margins >= MARGIN_CLIP)
+
+    def _counted(self, margin_tolerance: float) -> NDArray[np.bool_]:
+        return ~(self._far(margin_tolerance) & self.replay.on_cut)
 
     def _measured(self) -> Replayed:
         if self.replayed is None:
@@ -94,32 +129,71 @@ async def check_divergence(
     *,
     model_digest: Digest | None = None,
     vocab_size: int | None = None,
+    deadline_s: float | None = None,
 ) -> Divergence:
     """Replay a completion on a reference engine.
 
     Args:
         engine: the reference engine; its model has to be the one that the request names.
         model_digest, vocab_size: what is known of that model; None: nothing.
+        deadline_s: how long the engine may take; None: as long as it takes.
 
     Never raises what an engine may raise: then :attr:`Divergence.settled` says why nothing is known.
     """
     claimed = np.array(completion.token_ids, dtype=np.int64)
     identity = engine.identity
+    nothing = Divergence(claimed, None, identity.eos_ids, request.sampling.temperature)
     settled = (
         _check_reference(request, identity, model_digest, vocab_size)
         or _check_sampling(request)
         or _check_tokens(request, completion, identity)
     )
     if settled is not None:
-        return Divergence(claimed, None, identity.eos_ids, settled)
+        return replace(nothing, settled=settled)
     task = ReplayTask(request.messages, completion.token_ids, request.sampling, request_run_key(request))
     try:
-        results = await engine.replay([task])
+        results = await within(deadline_s, lambda: engine.replay([task]))
     except EngineError as error:
-        settled = inconclusive(METHOD, f"our reference engine could not decide: {error}")
-        return Divergence(claimed, None, identity.eos_ids, settled)
-    settled = _check_results(results, claimed, identity.vocab_size)
-    return Divergence(claimed, None if settled else results[0], identity.eos_ids, settled)
+        reason = f"our reference engine could not decide: {error}"
+        return replace(nothing, settled=inconclusive(METHOD, reason))
+    doubt = doubt_replayed(results, claimed, identity.vocab_size)
+    if doubt is not None:
+        return replace(nothing, settled=inconclusive(METHOD, doubt))
+    return replace(nothing, replayed=results[0])
+
+
+async def judge_divergence(
+    request: GenerateRequest,
+    completion: Completion,
+    engine: Engine,
+    *,
+    similarity_threshold: float,
+    margin_tolerance: float,
+    model_digest: Digest | None = None,
+    deadline_s: float | None = None,
+) -> tuple[Verdict, Divergence]:
+    """Replay a completion and judge it; replay it again before a failure counts.
+
+    Arguments as of :func:`check_divergence` and :func:`divergence_verdict`. The deadline holds for each replay.
+    """
+
+    async def look() -> tuple[Verdict, Divergence]:
+        divergence = await check_divergence(
+            request, completion, engine, model_digest=model_digest, deadline_s=deadline_s
+        )
+        verdict = divergence_verdict(
+            divergence, similarity_threshold=similarity_threshold, margin_tolerance=margin_tolerance
+        )
+        return verdict, divergence
+
+    verdict, divergence = await look()
+    if verdict.outcome != "fail" or divergence.settled is not None:
+        return verdict, divergence
+    again, repeated = await look()
+    doubt = _unconfirmed(verdict, divergence, again, repeated)
+    if doubt is None:
+        return verdict, divergence
+    return doubt, replace(divergence, replayed=None, settled=doubt)
 
 
 def divergence_verdict(
@@ -129,11 +203,13 @@ def divergence_verdict(
 
     Args:
         similarity_threshold: the least share of positions that must agree, in [0, 1].
-        margin_tolerance: by how much a claimed token may miss the replayed choice and still agree.
+        margin_tolerance: by how much a claimed token may miss the replayed choice and still agree, in logits.
 
-    The evidence: ``agreement``, ``mean_margin``, ``surprisal``, ``unsure`` (how many positions were), ``seen``
-    (``vocabulary``, or how many of the most likely tokens), and ``disagreed``, the first few positions beyond
-    the tolerance, each with ``position``, ``claimed``, ``best`` and ``margin``.
+    The evidence: ``agreement``, ``mean_margin``, ``surprisal``, ``tail_drawn`` and ``tail_expected`` (how many
+    unlikely tokens there are, and how many there would be on average), ``unsure`` (how many positions were),
+    ``on_cut`` (how many hang on where a cut falls), ``seen`` (``vocabulary``, or how many of the most likely
+    tokens), and ``disagreed``, the first few positions beyond the tolerance, each with ``position``,
+    ``claimed``, ``best`` and ``margin`` (in the sampler's own units, logits divided by the temperature).
 
     Raises:
         ValueError: if an argument is out of range.
@@ -145,16 +221,25 @@ def divergence_verdict(
     if divergence.settled is not None:
         return divergence.settled
     replay, count = divergence.replay, divergence.token_ids.size
-    apart = np.flatnonzero(replay.margins > margin_tolerance)
+    apart = divergence.apart(margin_tolerance)
     score = divergence.similarity(margin_tolerance)
+    tail_drawn, tail_expected = divergence.tail
     evidence = {
         "agreement": divergence.agreement,
         "mean_margin": divergence.mean_margin,
         "surprisal": divergence.surprisal,
+        "tail_drawn": tail_drawn,
+        "tail_expected": tail_expected,
         "unsure": int(replay.unsure.sum()),
+        "on_cut": int(replay.on_cut.sum()),
         "seen": _seen(divergence),
         "disagreed": [_position(divergence, place) for place in apart[:_NAMED].tolist()],
     }
+    uncounted = divergence.uncounted(margin_tolerance)
+    if uncounted == count:
+        return inconclusive(
+            METHOD, "nothing could be told: every draw hangs on where a cut falls", **evidence
+        )
     ending = _false_ending(divergence, apart)
     if ending is not None:
         return failed(METHOD, ending, score, count, **evidence)
@@ -168,9 +253,11 @@ def divergence_verdict(
         reason = f"all {count} tokens are what the sampler draws"
     else:
         reason = (
-            f"{count - apart.size} of {count} tokens are what the sampler draws, or miss it by at most "
+            f"{count - apart.size - uncounted} of {count} tokens are what the sampler draws, or miss it by at most "
             f"{margin_tolerance:g}"
         )
+    if uncounted:
+        reason += f"; {uncounted} hang on where a cut falls, and weren't counted"
     if divergence.replayed is not None and divergence.replayed.top_k:
         reason += f", as far as the {divergence.replayed.top_k} most likely tokens of each position tell"
     return Verdict("pass", METHOD, score, reason, evidence, count)
@@ -214,45 +301,18 @@ def _check_tokens(
     return None
 
 
-def _check_results(
-    results: Sequence[Replayed], claimed: NDArray[np.int64], vocab_size: int
-) -> Verdict | None:
-    """Why a reference engine's answer is not to be believed, or None."""
-    if len(results) != 1:
-        return _partial(f"{len(results)} answers", "1")
-    (replayed,) = results
-    replay = replayed.replay
-    for name in Replay.__slots__:
-        if getattr(replay, name).shape != claimed.shape:
-            return _partial(f"{name} of shape {getattr(replay, name).shape}", f"{claimed.size} tokens")
-    for name in ("claimed_logprobs", "claimed_ranks"):
-        if getattr(replayed, name).shape != claimed.shape:
-            return _partial(f"{name} of shape {getattr(replayed, name).shape}", f"{claimed.size} tokens")
-    logprobs = replayed.claimed_logprobs
-    # a token of probability zero is no candidate: where it is said to be one, the number is wrong
-    believed = np.isfinite(logprobs) | ((logprobs == -math.inf) & ~replay.among & (replay.margins > 0.0))
-    for name, values, good in (
-        ("log-probability", logprobs, believed & ~(logprobs > _ROUNDING)),
-        ("margin", replay.margins, (replay.margins >= 0.0) & (replay.margins <= MARGIN_CLIP)),
-        ("gap", replay.gaps, (replay.gaps >= 0.0) & (replay.gaps <= MARGIN_CLIP)),
-        ("best token", replay.best_ids, (replay.best_ids >= 0) & (replay.best_ids < vocab_size)),
-    ):
-        if not good.all():
-            place = int(np.flatnonzero(~good)[0])
-            return inconclusive(
-                METHOD,
-                f"our reference engine could not decide: got {name} {values[place]} at position {place}",
-                position=place,
-            )
-    return None
-
-
-_ROUNDING = 1e-3
-"""A log-probability may come out this much above 0."""
-
-
-def _partial(got: str, expected: str) -> Verdict:
-    return inconclusive(METHOD, f"our reference engine answered in part: got {got}, expected {expected}")
+def _unconfirmed(first: Verdict, one: Divergence, second: Verdict, other: Divergence) -> Verdict | None:
+    """Why a failure doesn't count that was seen once; None if it was seen twice."""
+    if one.replayed is None or other.replayed is None:
+        return inconclusive(METHOD, f"{second.reason}; it had failed before: {first.reason}")
+    apart = contradiction(one.replayed, other.replayed, one.temperature)
+    if apart is None and second.outcome != "fail":
+        apart = f"similarity {first.score:.4f}, then {second.score:.4f}"
+    if apart is None:
+        return None
+    return inconclusive(
+        METHOD, f"our reference engine contradicts itself, asked twice about one answer: got {apart}"
+    )
 
 
 def _false_ending(divergence: Divergence, apart: NDArray[np.int64]) -> str | None:
