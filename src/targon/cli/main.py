@@ -23,8 +23,10 @@ from targon.cli.commands.engine import EngineCommand
 from targon.cli.commands.localnet import LocalnetCommand
 from targon.cli.commands.log import StatusCommand, WhyCommand
 from targon.cli.commands.prover import ProverCommand
+from targon.cli.commands.redteam import RedteamCommand
 from targon.cli.commands.vectors import VectorsCommand
 from targon.cli.commands.verifier import VerifierCommand
+from targon.cli.commands.verify import VerifyCommand
 from targon.cli.commands.wallet import WalletCommand
 from targon.cli.errors import CommandError
 from targon.engines import EngineError
@@ -82,8 +84,10 @@ class Targon(BaseSettings):
     engine: CliSubCommand[EngineCommand]
     status: CliSubCommand[StatusCommand]
     why: CliSubCommand[WhyCommand]
+    verify: CliSubCommand[VerifyCommand]
     wallet: CliSubCommand[WalletCommand]
     chain: CliSubCommand[ChainCommand]
+    redteam: CliSubCommand[RedteamCommand]
     vectors: CliSubCommand[VectorsCommand]
     version: bool = False
     """Print the version and exit."""
