@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from bittensor.keyfiles import Keypair
@@ -18,7 +19,7 @@ from targon.protocol.primitives import Block, Hotkey, u64_hex
 from targon.protocol.sampler import check_sampling
 from targon.verifier import VerifierSettings
 from targon.verifier.challenges import Challenge, challenge_delay_s, make_challenge
-from targon.verifier.shapes import USUAL, Habit, needs_query, pick, topic_of
+from targon.verifier.shapes import REQUESTS, USUAL, Client, Habit, needs_query, pick, topic_of
 from targon.verifier.wordings import ABOUT_TEXT, FOLLOW_UPS
 from tests.tiny_engine import TinyEngine
 
@@ -93,41 +94,58 @@ async def test_the_model_is_asked_for_a_query_only_where_the_conversation_holds_
 @settings(max_examples=300)
 @given(st.binary(min_size=8, max_size=8), st.text(max_size=3000), st.integers(32, 512), st.integers(0, 400))
 def test_everything_stays_within_what_calibrations_cover(key: bytes, text: str, shortest: int, more: int):
-    draw, longest = drawn(key), min(512, shortest + more)
-    habit = USUAL.habit(draw)
-    stop = USUAL.stop(draw)
-    length = USUAL.max_tokens(draw, shortest, longest)
-    check_sampling(
-        Sampling(
-            seed=u64_hex(0),
-            temperature=habit.temperature,
-            top_p=habit.top_p,
-            top_k=habit.top_k,
-            max_tokens=length,
-            stop=stop,
+    longest = min(512, shortest + more)
+    for shapes in (USUAL, REQUESTS):
+        client = shapes.client(drawn(key), shortest, longest)
+        check_sampling(
+            Sampling(
+                seed=u64_hex(0),
+                temperature=client.habit.temperature,
+                top_p=client.habit.top_p,
+                top_k=client.habit.top_k,
+                max_tokens=client.max_tokens,
+                stop=client.stop,
+            )
         )
-    )
-    assert habit.calibrated()
-    assert shortest <= length <= longest
-    assert len(stop) <= MAX_STOP_STRINGS
-    assert all(0 < len(one) <= MAX_STOP_CHARS for one in stop)
-    messages = USUAL.messages(draw, text, "What is it about?")
-    # No tokenizer makes more tokens than bytes; a template adds a few for each message.
-    assert sum(len(message.content.encode()) + 16 for message in messages) <= 1024
+        assert client.habit.calibrated()
+        assert shortest <= client.max_tokens <= longest
+        assert len(client.stop) <= MAX_STOP_STRINGS
+        assert all(0 < len(one) <= MAX_STOP_CHARS for one in client.stop)
+        said = [client.system or "", *shapes.turns(drawn(key), text, "What is it about?")]
+        # No tokenizer makes more tokens than bytes; a template adds a few for each message.
+        assert sum(len(one.encode()) + 16 for one in said) <= 1024
+
+
+@pytest.mark.parametrize(
+    ("habit", "covered"),
+    [
+        (Habit(0.0), True),
+        (Habit(0.01), False),
+        (Habit(0.05), True),
+        (Habit(1.2, 0.8, 50), True),
+        (Habit(1.21), False),
+        (Habit(1.0, 0.79), False),
+        (Habit(1.0, 1.0, 30), False),
+    ],
+)
+def test_calibrations_cover_a_range_of_habits(habit: Habit, covered: bool):
+    assert habit.calibrated() == covered
 
 
 @given(st.binary(min_size=8, max_size=8))
-def test_a_conversation_ends_with_the_user_and_turns_alternate(key: bytes):
-    messages = USUAL.messages(drawn(key), TEXT, "What is it about?")
-    roles = [message.role for message in messages]
-    assert roles in (["user"], ["system", "user"], ["user", "assistant", "user"],
-                     ["system", "user", "assistant", "user"])  # fmt: skip
-    assert all(message.content for message in messages)
+def test_the_user_begins_and_has_the_last_word(key: bytes):
+    turns = USUAL.turns(drawn(key), TEXT, "What is it about?")
+    assert len(turns) in (1, 3)
+    assert all(turns)
+
+
+def test_a_request_stands_as_it_was_written():
+    assert REQUESTS.turns(drawn(b"any"), "wHat is tHis??", "unused") == ("wHat is tHis??",)
 
 
 def test_parameters_are_spread_as_declared():
     count = 20_000
-    habits = Counter(USUAL.habit(drawn(number.to_bytes(4, "big"))) for number in range(count))
+    habits = Counter(USUAL.client(drawn(number.to_bytes(4, "big")), 32, 512).habit for number in range(count))
     declared = dict(USUAL.habits)
     for habit, share in declared.items():
         expected = count * share / sum(declared.values())
@@ -136,7 +154,7 @@ def test_parameters_are_spread_as_declared():
 
 def test_lengths_out_of_the_bounds_are_left_out_and_the_rest_is_spread_as_declared():
     count = 20_000
-    lengths = Counter(USUAL.max_tokens(drawn(n.to_bytes(4, "big")), 64, 128) for n in range(count))
+    lengths = Counter(USUAL.client(drawn(n.to_bytes(4, "big")), 64, 128).max_tokens for n in range(count))
     inside = {value: share for value, share in USUAL.lengths if isinstance(value, str) or 64 <= value <= 128}
     total = sum(inside.values())
     assert set(lengths) == set(range(64, 129))
@@ -148,7 +166,7 @@ def test_lengths_out_of_the_bounds_are_left_out_and_the_rest_is_spread_as_declar
 
 @given(st.binary(min_size=8, max_size=8), st.integers(32, 100))
 def test_one_length_is_possible(key: bytes, length: int):
-    assert USUAL.max_tokens(drawn(key), length, length) == length
+    assert USUAL.client(drawn(key), length, length).max_tokens == length
 
 
 @given(U64)
@@ -182,16 +200,20 @@ def test_a_topic_is_a_telling_word_of_the_passage():
     assert topic_of("It is so.", 0) == "this"
 
 
-def test_shapes_are_fitted_to_what_users_send():
-    def sent(temperature: float, max_tokens: int, **more: object) -> Sampling:
-        return Sampling(seed=u64_hex(0), temperature=temperature, max_tokens=max_tokens, **more)
+def test_shapes_are_fitted_to_what_clients_send():
+    tutor = Client("You are a tutor.", Habit(0.7), ("###",), 300)
+    plain = Client(None, Habit(1.0), (), 100)
+    seen = [tutor] * 30 + [plain] * 90 + [Client("My name is Ada.", Habit(1.0), (), 100)]
+    shapes = USUAL.fitted(seen)
+    assert dict(shapes.clients) == {tutor: 30, plain: 90}
+    drawn_clients = Counter(shapes.client(drawn(n.to_bytes(4, "big")), 32, 128) for n in range(4000))
+    assert set(drawn_clients) == {replace(tutor, max_tokens=128), plain}  # lengths stay within the bounds
+    assert drawn_clients[plain] == pytest.approx(3000, rel=0.05)
 
-    shapes = USUAL.fitted(
-        [sent(0.7, 100), sent(0.7, 100), sent(1.0, 50, top_p=0.9, stop=("###",)), sent(1.9, 70)]
-    )
-    assert dict(shapes.habits) == {Habit(0.7): 2, Habit(1.0, 0.9): 1}
-    assert dict(shapes.lengths) == {100: 2, 50: 1}
-    assert dict(shapes.stops) == {(): 2, ("###",): 1}
-    assert shapes.forms == USUAL.forms
-    with pytest.raises(ValueError, match="within the calibrated range"):
-        USUAL.fitted([sent(1.9, 70)])
+
+def test_clients_that_calibrations_do_not_cover_are_not_imitated():
+    hot = Client(None, Habit(1.9), (), 100)
+    usual = replace(hot, habit=Habit(1.0))
+    assert dict(USUAL.fitted([hot] * 50 + [usual] * 50).clients) == {usual: 50}
+    with pytest.raises(ValueError, match="calibrations cover"):
+        USUAL.fitted([hot] * 50)

@@ -11,7 +11,7 @@ from targon.protocol import draws
 from targon.protocol.keys import public_key
 from targon.protocol.messages import ChatMessage, Sampling
 from targon.protocol.primitives import Block, Hotkey, u64_hex
-from targon.protocol.prompt import query_messages
+from targon.protocol.prompt import conversation, query_messages
 from targon.verifier.ports import PrivateInputs
 from targon.verifier.settings import VerifierSettings
 from targon.verifier.shapes import USUAL, Draw, Shapes, delay_s, needs_query
@@ -58,15 +58,15 @@ async def make_challenge(
     passage = await inputs.private_input(block, draws.private_input_draw(secret, block, key))
     query = FALLBACK_QUERY
     if needs_query(shapes.form(draw), draw):
-        query = await _query(passage.text, draws.query_seed(secret, block, key), engine, settings)
-    habit = shapes.habit(draw)
+        query = await write_query(passage.text, draws.query_seed(secret, block, key), engine, settings)
+    client = shapes.client(draw, settings.min_tokens, settings.max_tokens)
     return Challenge(
-        messages=shapes.messages(draw, passage.text, query),
-        temperature=habit.temperature,
-        top_p=habit.top_p,
-        top_k=habit.top_k,
-        stop=shapes.stop(draw),
-        max_tokens=shapes.max_tokens(draw, settings.min_tokens, settings.max_tokens),
+        messages=conversation(client.system, *shapes.turns(draw, passage.text, query)),
+        temperature=client.habit.temperature,
+        top_p=client.habit.top_p,
+        top_k=client.habit.top_k,
+        stop=client.stop,
+        max_tokens=client.max_tokens,
     )
 
 
@@ -79,8 +79,12 @@ def _draw(secret: bytes, block: Block, prover: Hotkey) -> Draw:
     return partial(draws.challenge_draw, secret, block, public_key(prover))
 
 
-async def _query(passage: str, seed: int, engine: Engine, settings: VerifierSettings) -> str:
-    """A question about the passage, written by the model itself; one line of it."""
+async def write_query(passage: str, seed: int, engine: Engine, settings: VerifierSettings) -> str:
+    """A question about the passage, written by the model itself; one line of it.
+
+    Raises:
+        EngineError: as the engine does.
+    """
     sampling = Sampling(
         seed=u64_hex(seed),
         temperature=QUERY_TEMPERATURE,

@@ -16,8 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal, TypeVar
 
-from targon.protocol.messages import ChatMessage, Sampling
-from targon.protocol.prompt import conversation
+from targon.protocol.sampler import MIN_TEMPERATURE
 from targon.verifier.wordings import ABOUT_TEXT, COMMON_WORDS, FOLLOW_UPS, QUESTIONS, WISHES
 
 T = TypeVar("T")
@@ -27,18 +26,20 @@ Shares = tuple[tuple[T, int], ...]
 Draw = Callable[[str], int]
 """The 64-bit draw that decides the part of that name."""
 
-Form = Literal["question", "wish", "passage first", "passage last", "follow-up"]
+Form = Literal["question", "wish", "passage first", "passage last", "follow-up", "request"]
 """``question``: a query alone. ``wish``: something about a topic of the passage. ``passage first``, ``passage
-last``: a query or a task with its text. ``follow-up``: a second question, the passage being the first answer."""
+last``: a query or a task with its text. ``follow-up``: a second question, the passage being the first answer.
+``request``: the private input is itself what a user could ask, and stands alone."""
 
 Length = int | Literal["longest", "any"]
 """A value of ``max_tokens``, or how one comes about."""
 
 ANY_LENGTH: Final[Shares[Length]] = (("any", 1),)
 DRAW_BITS: Final = 64
-TEMPERATURES: Final = (0.0, 1.2)
-TOP_PS: Final = (0.8, 1.0)
+MAX_TEMPERATURE: Final = 1.2
+MIN_TOP_P: Final = 0.8
 TOP_KS: Final = (0, 20, 40, 50)
+"""What calibrations cover."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +53,20 @@ class Habit:
     def calibrated(self) -> bool:
         """Whether calibrations cover it."""
         return (
-            TEMPERATURES[0] <= self.temperature <= TEMPERATURES[1]
-            and not 0.0 < self.temperature < 0.05
-            and TOP_PS[0] <= self.top_p <= TOP_PS[1]
+            (self.temperature == 0.0 or MIN_TEMPERATURE <= self.temperature <= MAX_TEMPERATURE)
+            and self.top_p >= MIN_TOP_P
             and self.top_k in TOP_KS
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """All that an application sends with a request besides what its user said."""
+
+    system: str | None
+    habit: Habit
+    stop: tuple[str, ...]
+    max_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +83,8 @@ class Shapes:
             any length at all, short ones likelier (log-uniform).
         careless: percent of users' words that are written in lower case, without a closing mark.
         max_passage_bytes: longer passages are cut. No tokenizer makes more tokens than bytes.
+        clients: clients as they were seen (:meth:`fitted`). Where there are any, they stand for ``systems``,
+            ``habits``, ``stops`` and ``lengths``.
     """
 
     forms: Shares[Form]
@@ -82,17 +94,21 @@ class Shapes:
     lengths: Shares[Length]
     careless: int
     max_passage_bytes: int = 700
+    clients: Shares[Client] = ()
 
-    def habit(self, draw: Draw) -> Habit:
-        """Temperature, top-p and top-k."""
-        return pick(self.habits, draw("habit"))
+    def client(self, draw: Draw, shortest: int, longest: int) -> Client:
+        """System message and parameters; ``max_tokens`` from shortest to longest, both included."""
+        if self.clients:
+            seen = pick(self.clients, draw("client"))
+            return replace(seen, max_tokens=max(shortest, min(longest, seen.max_tokens)))
+        return Client(
+            system=pick(self.systems, draw("system")),
+            habit=pick(self.habits, draw("habit")),
+            stop=pick(self.stops, draw("stop")),
+            max_tokens=self._max_tokens(draw, shortest, longest),
+        )
 
-    def stop(self, draw: Draw) -> tuple[str, ...]:
-        """Stop strings, mostly none."""
-        return pick(self.stops, draw("stop"))
-
-    def max_tokens(self, draw: Draw, shortest: int, longest: int) -> int:
-        """A length from shortest to longest, both included."""
+    def _max_tokens(self, draw: Draw, shortest: int, longest: int) -> int:
         fits = tuple(
             (value, share)
             for value, share in self.lengths
@@ -111,8 +127,8 @@ class Shapes:
         """The kind of conversation."""
         return pick(self.forms, draw("form"))
 
-    def messages(self, draw: Draw, passage: str, query: str) -> tuple[ChatMessage, ...]:
-        """The conversation.
+    def turns(self, draw: Draw, passage: str, query: str) -> tuple[str, ...]:
+        """What the user said, what the assistant answered, what the user said next.
 
         Args:
             query: a question about the passage; not used by the forms that need none (:func:`needs_query`).
@@ -123,6 +139,8 @@ class Shapes:
         if form in ("passage first", "passage last") and draw("task") % 2:
             query = one_of(ABOUT_TEXT, draw("wording"))
         match form:
+            case "request":
+                return (text,)
             case "question":
                 turns = [query]
             case "wish":
@@ -136,7 +154,7 @@ class Shapes:
                 second = query if draw("task") % 2 else one_of(FOLLOW_UPS, draw("second wording"))
                 turns = [self._as_typed(first, draw("careless first")), text, second]
         turns[-1] = self._as_typed(turns[-1], draw("careless"))
-        return conversation(pick(self.systems, draw("system")), *turns)
+        return tuple(turns)
 
     def _as_typed(self, words: str, draw: int) -> str:
         """Words as somebody in a hurry types them, now and then."""
@@ -144,31 +162,30 @@ class Shapes:
             return words
         return (words[:1].lower() + words[1:]).rstrip(".?")
 
-    def fitted(self, observed: Iterable[Sampling]) -> Shapes:
-        """These shapes, with the parameters that a verifier's own users send.
+    def fitted(self, observed: Iterable[Client], at_least: int = 20) -> Shapes:
+        """These shapes, with the system messages and parameters that a verifier's own users' clients send.
 
-        Requests that calibrations don't cover are left out: they give no evidence. ``max_tokens`` is taken as
-        it stands. Prompts are never looked at.
+        What users say is not looked at. Clients that calibrations don't cover are left out, since their requests
+        give no evidence.
+
+        Args:
+            observed: one entry for each request.
+            at_least: what fewer requests have in common is left out: it would be somebody's, not a client's.
 
         Raises:
             ValueError: if nothing is left.
         """
-        kept = [(Habit(one.temperature, one.top_p, one.top_k), one) for one in observed]
-        kept = [(habit, one) for habit, one in kept if habit.calibrated()]
-        if not kept:
-            raise ValueError("got no request within the calibrated range, expected one at least")
-        return replace(
-            self,
-            habits=tuple(sorted(Counter(habit for habit, _ in kept).items(), key=repr)),
-            stops=tuple(sorted(Counter(one.stop for _, one in kept).items())),
-            lengths=tuple(sorted(Counter(one.max_tokens for _, one in kept).items())),
-        )
+        seen = Counter(client for client in observed if client.habit.calibrated())
+        common = sorted(((client, share) for client, share in seen.items() if share >= at_least), key=repr)
+        if not common:
+            raise ValueError(f"got no {at_least} alike requests that calibrations cover, expected some")
+        return replace(self, clients=tuple(common))
 
 
 def needs_query(form: Form, draw: Draw) -> bool:
     """Whether a conversation of that form holds a query, which costs a run of the model."""
     match form:
-        case "wish":
+        case "wish" | "request":
             return False
         case "question":
             return True
@@ -267,3 +284,6 @@ USUAL: Final = Shapes(
     careless=25,
 )  # fmt: skip
 """What clients send as far as is known from their defaults; fit your own with :meth:`Shapes.fitted`."""
+
+REQUESTS: Final = replace(USUAL, forms=(("request", 1),), max_passage_bytes=900)
+"""For sources whose private inputs are requests, such as users wrote: nothing is added to them."""
