@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 from bittensor.keyfiles import Keypair
@@ -14,7 +14,13 @@ from hypothesis import strategies as st
 from targon.oracle import Passage
 from targon.protocol import draws
 from targon.protocol.keys import public_key
-from targon.protocol.messages import MAX_STOP_CHARS, MAX_STOP_STRINGS, Sampling
+from targon.protocol.messages import (
+    MAX_STOP_CHARS,
+    MAX_STOP_STRINGS,
+    ChatMessage,
+    GenerateRequest,
+    Sampling,
+)
 from targon.protocol.primitives import Block, Hotkey, u64_hex
 from targon.protocol.sampler import check_sampling
 from targon.verifier import VerifierSettings
@@ -89,6 +95,13 @@ async def test_the_model_is_asked_for_a_query_only_where_the_conversation_holds_
         if engine.asked:
             query = made.messages[-1].content.casefold()
             assert not any(words.casefold().rstrip(".?") in query for words in (*ABOUT_TEXT, *FOLLOW_UPS))
+
+
+def test_a_challenge_is_sent_in_the_fields_that_every_request_has():
+    """Nothing on the wire says why a verifier asks."""
+    assert {field.name for field in fields(Challenge)} <= {"messages", *Sampling.model_fields}
+    telling = {"purpose", "challenge", "inference", "audit", "organic", "user"}
+    assert not telling & {*GenerateRequest.model_fields, *Sampling.model_fields, *ChatMessage.model_fields}
 
 
 @settings(max_examples=300)
