@@ -186,6 +186,20 @@ async def test_a_top_p_that_was_ignored_shows_in_the_draws(make_request) -> None
     assert (await recheck(ignored, completion, NativeEngine())).outcome == "pass"
 
 
+@pytest.mark.parametrize(
+    ("shift", "places", "outcome"),
+    [(0.1, LENGTH, "pass"), (0.2, LENGTH, "fail"), (0.9, 5, "pass"), (1.1, 1, "fail")],
+)
+async def test_log_probabilities_may_be_off_by_rounding_and_no_more(
+    make_request, shift, places, outcome
+) -> None:
+    request = asking(make_request)
+    completion = await generated(request, NativeEngine())
+    shifted = [value - shift * (place < places) for place, value in enumerate(completion.logprobs or ())]
+    verdict = await recheck(request, stating(request, completion.token_ids, shifted), NativeEngine())
+    assert verdict.outcome == outcome
+
+
 async def test_at_temperature_0_every_token_is_the_likeliest(make_request) -> None:
     request = asking(make_request, temperature=0.0)
     warm = await generated(asking(make_request), NativeEngine())

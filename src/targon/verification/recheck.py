@@ -19,9 +19,14 @@ that honest draws win nothing on average, whatever came before. What all bets of
 reaches 10⁴ by chance for one honest answer in 10⁴ at most (Ville's inequality). Surprisal is clipped, which
 changes the claim and its mean alike.
 
-What it can't see: rounding that shifts every distribution a little (int8 weights, say), a text that another
-model wrote and that happens to be as surprising as it should be, and a relay. The outcome convicts nobody:
-native work earns nothing.
+How far it sees, measured on the default model against an fp32 reference, some 60 tokens an answer: the numbers of
+int4 weights (0.55 nats off on average, or more) and of left-out layers (0.46 or more) failed 16 times of 16; those of
+int8 weights (0.06 at most) never did, like honest bf16 ones (0.04 at most). Spoofed numbers under the
+tokens of int4 weights gave a median ln e of 3.6 at 90 tokens: 1 answer in 5 failed, and of honest ones none in 100. So
+spoofing shows in long answers, or in the sum of ``ln_e`` over several: e of independent answers multiply.
+
+What it can't see: rounding that shifts every distribution a little, a text that another model wrote and that
+happens to be as surprising as it should be, and a relay. The outcome convicts nobody: native work earns nothing.
 """
 
 from __future__ import annotations
@@ -68,7 +73,8 @@ _UNKNOWN: Final = 0.01
 
 @dataclass(frozen=True, slots=True)
 class RecheckBounds:
-    """What rounding explains. Four times what was seen of an honest bf16 engine against an fp32 reference."""
+    """What rounding explains: about four times the most that was seen of an honest bf16 engine against an fp32
+    reference (0.039 on average over one answer, 0.27 at one token)."""
 
     mean_difference: float = 0.15
     """Nats: mean difference between claimed and own log-probabilities, over an answer."""
