@@ -33,7 +33,7 @@ from tests.verification.completions import band_with
 
 pytestmark = pytest.mark.anyio
 
-CALIBRATION = Calibration(model_digest="d" * 64, engine="tiny 1", dtype="float32", bands=(band_with(),))
+CALIBRATION = Calibration(model_digest="d" * 64, engine="tiny", dtype="float32", bands=(band_with(),))
 
 
 async def answer(number: int = 0, *, wrong: bool = False, prover: Keypair = PROVER) -> SignedAnswer:
@@ -170,6 +170,18 @@ async def test_a_receipt_that_names_another_model_than_the_engine_runs_is_no_fin
     checked = await check_answer(SignedAnswer(request=one.request, response=other), TinyEngine(), CALIBRATION)
     assert checked.verdict.outcome == "inconclusive"
     assert "got model digest dddd" in checked.verdict.reason
+
+
+async def test_another_model_s_tokenizer_is_not_asked() -> None:
+    class Other(TinyEngine):
+        async def text(self, token_ids: Sequence[int], stop: Sequence[str]) -> str:
+            return "what another tokenizer says"
+
+    one = await answer()
+    other = signed(one.request, one.response.completion, model_digest="e" * 64)
+    checked = await check_answer(SignedAnswer(request=one.request, response=other), Other())
+    assert checked.verdict.outcome == "inconclusive"
+    assert "another model than the receipt names" in checked.verdict.reason
 
 
 async def test_an_engine_that_is_down_is_no_finding() -> None:

@@ -38,7 +38,6 @@ from targon.verification.exact import exact_verdict
 from targon.verification.judge import judge
 from targon.verification.observations import Observations
 from targon.verification.offline import (
-    MARGIN_TOLERANCE,
     SIMILARITY,
     CheckedAnswer,
     Disagreement,
@@ -51,7 +50,6 @@ from targon.verification.structure import check_form, check_structure
 from targon.verification.verdict import Verdict, failed, inconclusive
 
 __all__ = [
-    "MARGIN_TOLERANCE",
     "SIMILARITY",
     "AnswerFileError",
     "Band",

@@ -34,9 +34,9 @@ from targon.verification.verdict import Verdict, inconclusive
 SIMILARITY: Final = 0.95
 """The least share of positions that must agree, where nothing else is said: what the highest tier asks for."""
 
-MARGIN_TOLERANCE: Final = 0.5
-"""Logits by which a token may miss the sampler's choice, where nothing else is said: no honest bf16 engine
-missed an fp32 reference's by more than 0.48."""
+UNCALIBRATED_MARGIN: Final = 0.5
+"""Logits. Where no calibration says by how much an honest token misses the sampler's choice, those that miss it
+by more are named; nothing is concluded from them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,6 @@ async def check_answer(
     calibration: Calibration | None = None,
     *,
     similarity_threshold: float = SIMILARITY,
-    margin_tolerance: float = MARGIN_TOLERANCE,
     deadline_s: float | None = None,
 ) -> CheckedAnswer:
     """Check an answer with a reference engine. Never raises what an engine may raise.
@@ -91,7 +90,6 @@ async def check_answer(
         engine: should run the model that the receipt names.
         calibration: for that model and this engine; None: an answer with mismatches can't be judged.
         similarity_threshold: the least share of positions that must agree, in [0, 1].
-        margin_tolerance: by how much a token may miss the sampler's choice and still agree, in logits.
         deadline_s: how long the engine may take for one question; None: as long as it takes.
     """
     request, response = answer.request, answer.response
@@ -104,27 +102,31 @@ async def check_answer(
         return CheckedAnswer(answer, other)
     try:
         failure = await check_structure(request, response, engine, deadline_s=deadline_s)
+        if failure is not None:
+            return CheckedAnswer(answer, failure)
+        prompt = await within(deadline_s, lambda: engine.prompt_token_ids(request.messages))
     except EngineError as error:
-        failure = inconclusive("structure", f"our reference engine could not decide: {error}")
-    if failure is not None:
-        return CheckedAnswer(answer, failure)
+        trouble = inconclusive("structure", f"our reference engine could not decide: {error}")
+        return CheckedAnswer(answer, trouble)
     completion = response.completion
     if request.sampling.dialect == "native":
         return CheckedAnswer(
             answer, await recheck(request, completion, engine, model_digest=model, deadline_s=deadline_s)
         )
+    band = _band(calibration, answer, len(prompt), "whole")
     verdict, divergence = await judge_divergence(
         request,
         completion,
         engine,
         similarity_threshold=similarity_threshold,
-        margin_tolerance=margin_tolerance,
+        margin_tolerance=band.margin if isinstance(band, Band) else UNCALIBRATED_MARGIN,
         model_digest=model,
         deadline_s=deadline_s,
     )
     if divergence.replayed is None:
         return CheckedAnswer(answer, verdict, divergence)
-    band = _band(calibration, answer, divergence)
+    if divergence.replayed.top_k:
+        band = _band(calibration, answer, len(prompt), "list")
     if divergence.agreement < 1.0 and not isinstance(band, Band):
         why = "no calibration says how far honest engines differ here" if band is None else band.reason
         reason = f"{verdict.reason}; but that is no finding: {why}"
@@ -170,15 +172,11 @@ def _other_model(engine: Engine, name: str, digest: Digest) -> Verdict | None:
 
 
 def _band(
-    calibration: Calibration | None, answer: SignedAnswer, divergence: Divergence
+    calibration: Calibration | None, answer: SignedAnswer, prompt_tokens: int, replay: str
 ) -> Band | NoBand | None:
-    if calibration is None or divergence.replayed is None:
+    if calibration is None:
         return None
-    return calibration.band_for(
-        answer.request.sampling,
-        prompt_tokens=divergence.replayed.prompt_tokens,
-        replay="list" if divergence.replayed.top_k else "whole",
-    )
+    return calibration.band_for(answer.request.sampling, prompt_tokens=prompt_tokens, replay=replay)
 
 
 async def _in_words(verdict: Verdict, engine: Engine, deadline_s: float | None) -> tuple[Disagreement, ...]:
