@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Final, TypeAlias
 import anyio
 
 from targon.engines import Engine, ModelIdentity, ReplayTask
+from targon.protocol.conviction import CONVICTION
 from targon.redteam.attacks import BASELINES, BY_NAME, Attack, EngineSpec
 from targon.redteam.forgeries import exchange, make_keys
 from targon.redteam.generating import Bench, generate_all, read_repairs
@@ -17,9 +19,7 @@ from targon.redteam.judging import DIVERGENCE, EVIDENCE, EXACT, STRUCTURE, SURPR
 from targon.redteam.matrix import STREAMS, Matrix, Row, make_row, usual_surprisals
 from targon.redteam.replays import replay_all, replays_path
 from targon.redteam.streams import MOST_TOKENS
-from targon.redteam.workloads import WORKLOADS, tasks_of
 from targon.verification import Calibration, check_structure
-from targon.verification.evidence import LOG_CONVICTION
 from targon.verification.transcripts import Transcript, read_transcripts
 
 REFERENCE: Final = EngineSpec("float32")
@@ -76,7 +76,7 @@ async def run_bench(
         calibration=calibration.digest(),
         streams=streams,
         most_tokens=most_tokens,
-        conviction=LOG_CONVICTION,
+        conviction=math.log(CONVICTION),
         costs=costs,
         rows=tuple(rows),
     )
@@ -167,7 +167,7 @@ async def measure_costs(bench: Bench, reference: Engine, clock: Callable[[], flo
     Raises:
         EngineError: as the reference does.
     """
-    tasks = tasks_of(WORKLOADS["challenges"], bench.passages, _TIMED + 1)
+    tasks = bench.tasks(BY_NAME[BASELINES["challenges"]])[: _TIMED + 1]
     keys = make_keys()
     generating = replaying = checking = 0.0
     for number, task in enumerate(tasks):
@@ -180,8 +180,7 @@ async def measure_costs(bench: Bench, reference: Engine, clock: Callable[[], flo
         replayed = clock()
         finish = answer[-1].finish_reason
         assert finish is not None  # the engine port promises it of the last step
-        identity = reference.identity
-        sent = exchange(Transcript.of(number, task, ids, finish), identity.name, identity.model_digest, keys)
+        sent = await exchange(Transcript.of(number, task, ids, finish), reference, keys)
         signed = clock()
         await check_structure(sent.request, sent.response, reference)
         if number:  # the first is for warming up

@@ -9,6 +9,7 @@ from typing import Final, TypeAlias
 
 from bittensor.keyfiles import Keypair
 
+from targon.engines import Engine
 from targon.protocol import receipts
 from targon.protocol.keys import Signer
 from targon.protocol.messages import Completion, GenerateRequest, GenerateResponse
@@ -43,8 +44,16 @@ class Exchange:
     response: GenerateResponse
 
 
-def exchange(transcript: Transcript, model: str, model_digest: Digest, keys: Keys) -> Exchange:
-    """A transcript as it would have gone over the wire, honestly signed."""
+async def exchange(transcript: Transcript, engine: Engine, keys: Keys) -> Exchange:
+    """A transcript as it would have gone over the wire, honestly signed.
+
+    Args:
+        engine: for its model's name and tokenizer; the model isn't run.
+
+    Raises:
+        EngineUnavailable: if the tokenizer couldn't be asked.
+    """
+    identity = engine.identity
     request = GenerateRequest(
         salt=hashlib.sha256(b"%d" % transcript.number).hexdigest(),
         genesis=GENESIS,
@@ -55,7 +64,7 @@ def exchange(transcript: Transcript, model: str, model_digest: Digest, keys: Key
         block=Block(1),
         block_hash="33" * 32,
         log_head="44" * 32,
-        model=model,
+        model=identity.name,
         messages=transcript.messages,
         sampling=transcript.sampling,
     )
@@ -64,9 +73,9 @@ def exchange(transcript: Transcript, model: str, model_digest: Digest, keys: Key
         request_digest=request.digest(),
         token_ids=transcript.token_ids,
         finish_reason=transcript.finish_reason,
-        text="",
+        text=await engine.text(transcript.token_ids, transcript.sampling.stop),
     )
-    return Exchange(request, _signed(request, completion, model_digest, keys.prover))
+    return Exchange(request, _signed(request, completion, identity.model_digest, keys.prover))
 
 
 def _signed(

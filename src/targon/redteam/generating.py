@@ -126,13 +126,20 @@ async def generate_all(
 def _by_engines(
     bench: Bench, attacks: Sequence[Attack]
 ) -> Iterator[tuple[tuple[EngineSpec, ...], list[Attack]]]:
-    """The attacks that lack answers, with those together that run on the same engines. Honest ones first."""
+    """The attacks that lack answers, those together that run on the same engines; honest first, slow last."""
 
     def specs(attack: Attack) -> tuple[EngineSpec, ...]:
         return (attack.engine,) if attack.second is None else (attack.engine, attack.second)
 
     left = [attack for attack in attacks if bench.missing(attack)]
-    left.sort(key=lambda attack: (attack.needs_honest, not attack.honest, repr(specs(attack))))
+    left.sort(
+        key=lambda attack: (
+            attack.second is not None,
+            attack.needs_honest,
+            not attack.honest,
+            repr(specs(attack)),
+        )
+    )
     for key, group in groupby(left, specs):
         yield key, list(group)
 

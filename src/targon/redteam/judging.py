@@ -80,8 +80,7 @@ async def judge_answers(
 async def _check_structure(
     transcript: Transcript, reference: Engine, keys: Keys, forge: Forge | None
 ) -> Verdict | None:
-    identity = reference.identity
-    honest = exchange(transcript, identity.name, identity.model_digest, keys)
+    honest = await exchange(transcript, reference, keys)
     response = honest.response if forge is None else forge(honest, keys)
     return await check_structure(honest.request, response, reference)
 

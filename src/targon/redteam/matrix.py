@@ -42,7 +42,8 @@ class Row(Message):
     detection: dict[str, Share | None]
     """By method, the share of answers that fail when looked at alone; None: not known."""
     conviction: Spread | None
-    """None: there is no evidence to go by."""
+    """Of streams of the answers; true ones are taken once each, in random order. None: there is no evidence to go
+    by."""
     peak: float
     """The highest ln e at the end of an answer, all answers taken once, in order."""
     convicted_at: int | None
@@ -104,10 +105,12 @@ def make_row(
         usual: by temperature, between which surprisals honest answers lie; empty: not known.
         most: where a stream ends that leads to no conviction.
     """
-    everything = [*judged, *beside] if share < 1.0 else list(judged)
+    if share == 1.0:
+        beside = ()
+    everything = [*judged, *beside]
     answers = [one.evidence for one in judged if one.evidence is not None]
     honest = [one.evidence for one in beside if one.evidence is not None]
-    pool = Pool(answers, honest, share)
+    pool = Pool(answers, honest, share, once=attack.true)
     seed = zlib.crc32(attack.name.encode())
     known = bool(answers) and (share == 1.0 or bool(honest))
     detection = {

@@ -88,7 +88,7 @@ def save_replays(path: Path, replays: Mapping[Key, Replayed]) -> None:
 def load_replays(path: Path) -> dict[Key, Replayed]:
     """The replays of a file; none where there is no file, or one that can't be read."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             parts = {name: file[name] for name in file.files}
     except (OSError, ValueError, BadZipFile):
         return {}

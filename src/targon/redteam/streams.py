@@ -46,14 +46,27 @@ class Growth(Message):
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """What a prover's next answer is drawn from: with probability ``share`` a cheat's, else an honest one."""
+    """What a prover's next answer is drawn from: with probability ``share`` a cheat's, else an honest one.
+
+    A cheat's answers are drawn again and again. That won't do for honest ones: what a few of them have by chance
+    (a token too many that is unlikely, say) would come back each time, as no honest prover's does, and add up.
+    """
 
     cheat: Sequence[Answer]
     honest: Sequence[Answer] = ()
     share: float = 1.0
+    once: bool = False
+    """Whether each answer is drawn once, so that a stream is all of them in another order."""
+
+    def limit(self, most: int) -> int:
+        """The most tokens of a stream."""
+        return min(most, sum(answer.positions for answer, _ in self.cheat)) if self.once else most
 
     def draw(self, rng: np.random.Generator) -> Iterator[Answer]:
-        """Answers without end. There must be some of each kind that is drawn from."""
+        """Answers, without end unless each is drawn once. There must be some of each kind that is drawn from."""
+        if self.once:
+            yield from (self.cheat[place] for place in rng.permutation(len(self.cheat)))
+            return
         while True:
             kind = self.cheat if self.share == 1.0 or rng.random() < self.share else self.honest
             yield kind[int(rng.integers(len(kind)))]
@@ -62,7 +75,7 @@ class Pool:
 def tokens_to_conviction(
     pool: Pool, rng: np.random.Generator, streams: int, most: int = MOST_TOKENS
 ) -> Spread:
-    """Let streams of answers run until conviction, or for so many tokens."""
+    """Let streams of answers run until conviction, or for so many tokens, or until no answer is left."""
     took = np.array([_one_stream(pool, rng, most) for _ in range(streams)])
     return spread_of(took)
 
@@ -84,15 +97,15 @@ def _one_stream(pool: Pool, rng: np.random.Generator, most: int) -> float:
         if state.convicted_at is not None:
             return float(state.convicted_at) if state.convicted_at <= most else np.inf
         if state.tokens >= most:
-            return np.inf
-    raise AssertionError  # a pool's answers don't end
+            break
+    return np.inf
 
 
 def growth(
     pool: Pool, rng: np.random.Generator, streams: int = GROWTH_STREAMS, most: int = MOST_TOKENS
 ) -> Growth:
     """How the evidence grows, at numbers of tokens that grow by a tenth."""
-    grid = np.unique(np.geomspace(1, most, 90).astype(np.int64))
+    grid = np.unique(np.geomspace(1, pool.limit(most), 90).astype(np.int64))
     paths = np.stack([_path(pool, rng, grid) for _ in range(streams)])
     low, median, high = np.quantile(paths, (0.1, 0.5, 0.9), axis=0).round(3).tolist()
     return Growth(tokens=tuple(grid.tolist()), low=tuple(low), median=tuple(median), high=tuple(high))

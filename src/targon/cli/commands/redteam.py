@@ -16,7 +16,7 @@ from targon.cli.errors import CommandError
 from targon.cli.logging import configure_logging
 from targon.cli.options import Options
 from targon.engines import ModelIdentity
-from targon.verification import Calibration, CalibrationError, load_calibration
+from targon.verification import Calibration, CalibrationError, find_calibration
 
 if TYPE_CHECKING:
     from targon.redteam import Attack, Bench, Matrix
@@ -44,7 +44,7 @@ class RedteamCommand(Options):
     cache: Path | None = None
     """Folder where answers are kept; by default beside the converted models."""
     calibration: Path | None = None
-    """File of the calibration to judge by."""
+    """A file, or a folder of them: calibrations that go before those that come with the software."""
     honest: tuple[Path, ...] = ()
     """Files of transcripts of further honest engines: each gets a row, and must not be convicted."""
     threads: int = Field(0, ge=0)
@@ -93,16 +93,10 @@ class RedteamCommand(Options):
         return await anyio.to_thread.run_sync(self._write, matrix)
 
     def _calibration_of(self, reference: ModelIdentity) -> Calibration:
-        if self.calibration is None:
-            raise CommandError(
-                "--calibration: got none, expected the file of a calibration (targon calibrate)"
-            )
         try:
-            calibration = load_calibration(self.calibration)
-            calibration.check_reference(reference.model_digest, reference.engine, reference.dtype)
+            return find_calibration(reference, () if self.calibration is None else (self.calibration,))
         except CalibrationError as error:
             raise CommandError(str(error)) from error
-        return calibration
 
     def _write(self, matrix: Matrix) -> int:
         from targon.redteam import page_of, table_of, write_chart
