@@ -20,7 +20,8 @@ def test_a_local_network_runs_to_its_end_and_says_who_stands_where(tmp_path: Pat
         check=False,
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert "Every honest fp32 prover stands above every cheat" in ended.stdout
+    assert "Every cheat that answers was convicted, no honest prover was" in ended.stdout
+    assert "wrong-seed is convicted, after " in ended.stdout
     assert "no verdict" not in ended.stdout
     assert picture.read_text("utf-8").startswith("<svg")
     why = subprocess.run(
@@ -30,7 +31,9 @@ def test_a_local_network_runs_to_its_end_and_says_who_stands_where(tmp_path: Pat
         timeout=60,
         check=True,
     )
-    assert "challenge failed (exact)" in why.stdout
+    assert "challenge failed (divergence)" in why.stdout
+    assert "are not what the sampler draws" in why.stdout
+    assert "convicted after " in why.stdout
 
 
 def test_a_process_that_dies_ends_the_network_with_its_own_words(tmp_path: Path):

@@ -10,7 +10,7 @@ import pytest
 from targon.localnet import CHEATS, FolderInUse
 from targon.localnet.cast import CHEAT_WORDS, ENGINE_OF, cast
 from targon.localnet.network import MARKER, clear
-from targon.localnet.summary import Line, ranking_faults, summary
+from targon.localnet.summary import Line, conviction_faults, ranking_faults, summary
 from targon.protocol.primitives import Uid
 
 
@@ -38,7 +38,7 @@ def lines() -> list[Line]:
     return [
         Line(Uid(1), honest, "Silver", 5, 0.2, 65535, 0.9),
         Line(Uid(2), bf16, "Bronze", 2, 0.01, 3277, 0.1),
-        Line(Uid(3), cheat, "Bronze", 0, 0.0, 0, 0.0),
+        Line(Uid(3), cheat, "Bronze", 0, 0.0, 0, 0.0, 2, 17, 1),
     ]
 
 
@@ -50,7 +50,8 @@ def _told(lines: list[Line]) -> str:
 
 def test_a_network_in_order_says_so_and_names_three_commands(lines):
     told = _told(lines)
-    assert "Every honest fp32 prover stands above every cheat" in told
+    assert "Every cheat that answers was convicted, no honest prover was" in told
+    assert "after 17 tokens, in answer 1" in told
     assert "Profile 'demo'" in told
     assert [line.split()[1] for line in told.splitlines() if line.startswith("  targon ")] == [
         "status",
@@ -59,15 +60,30 @@ def test_a_network_in_order_says_so_and_names_three_commands(lines):
     ]
 
 
-def test_the_summary_does_not_hide_what_exact_comparison_does_to_bf16(lines):
-    assert "honest bf16 prover fails" in _told(lines)
+def test_an_honest_prover_that_was_convicted_is_a_fault(lines):
+    lines[1] = replace(lines[1], convictions=1, tokens_to_conviction=900)
+    (fault,) = conviction_faults(lines)
+    assert fault.startswith("honest-bf16-1 is honest and was convicted after 900 tokens")
+    assert "Not as it should be" in _told(lines)
 
 
+def test_a_cheat_that_answers_and_was_not_convicted_is_a_fault(lines):
+    lines[2] = replace(lines[2], convictions=0, log_e=3.2)
+    (fault,) = conviction_faults(lines)
+    assert fault.startswith("canned was not convicted (ln e = 3.2)")
+
+
+def test_silence_convicts_nobody(lines):
+    (offline,) = cast(0, 0, ("offline",))
+    assert not conviction_faults([Line(Uid(3), offline, "Bronze", 0, 0.0, 0, 0.0)])
+
+
+@pytest.mark.parametrize("player", [0, 1])
 @pytest.mark.parametrize("what", ["score", "weight", "incentive"])
-def test_a_cheat_level_with_an_honest_prover_is_a_fault(lines, what):
-    lines[2] = replace(lines[2], **{what: getattr(lines[0], what)})
-    (fault,) = ranking_faults(lines)
-    assert fault.startswith(f"{what} of honest-1")
+def test_a_cheat_level_with_an_honest_prover_is_a_fault(lines, what, player):
+    level = lines[player]
+    lines[2] = replace(lines[2], **{what: getattr(level, what)})
+    assert any(fault.startswith(f"{what} of {level.player.name} is") for fault in ranking_faults(lines))
     assert "Not as it should be" in _told(lines)
 
 

@@ -41,6 +41,7 @@ class LetterEngine:
     def __init__(self, answer: Sequence[int]) -> None:
         self.answer = answer
         self.down = False
+        self.seen = 0  # of how many tokens a replay says that it was made; 0: all
 
     @property
     def identity(self) -> ModelIdentity:
@@ -84,10 +85,11 @@ class LetterEngine:
             sampling=task.sampling,
             run_key=task.run_key,
         )
-        return Replayed(replay, own, (own < 0).astype(np.int32), prompt_tokens=1)
+        return Replayed(replay, own, (own < 0).astype(np.int32), prompt_tokens=1, top_k=self.seen)
 
     async def prompt_token_ids(self, messages: Sequence[ChatMessage]) -> tuple[TokenId, ...]:
-        raise NotImplementedError
+        await self.check()
+        return (TokenId(1),)
 
     async def text(self, token_ids: Sequence[TokenId], stop: Sequence[str]) -> str:
         if self.down:

@@ -1,73 +1,127 @@
-"""Structure first, then equality with what the reference engine draws; our own trouble charges nobody."""
+"""Structure first, then divergence within what is calibrated; our own trouble charges nobody."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from targon.verification import judge
+from targon.verification import Calibration, Judgement, Range, judge
+from tests.verification.completions import SCOPE, band_with
 
 pytestmark = pytest.mark.anyio
 
+ALL = SCOPE.model_copy(update={"temperature": Range(low=0.0, high=2.0), "top_p": Range(low=0.1, high=1.0)})
+CALIBRATION = Calibration(
+    model_digest="d" * 64,
+    engine="letters",
+    dtype="float32",
+    bands=(band_with().model_copy(update={"scope": ALL}),),
+)
 
-async def test_equal_tokens_pass(make_request, answer, engine):
+
+async def judged(request, response, engine, calibration=CALIBRATION, threshold=0.7, **more) -> Judgement:
+    return await judge(
+        request, response, engine, calibration=calibration, similarity_threshold=threshold, **more
+    )
+
+
+async def test_equal_tokens_pass_and_leave_evidence(make_request, answer, engine):
     request = make_request()
-    verdict = await judge(request, answer(request), engine)
-    assert (verdict.outcome, verdict.method, verdict.score, verdict.tokens) == ("pass", "exact", 1.0, 4)
+    found = await judged(request, answer(request), engine)
+    assert (found.verdict.outcome, found.verdict.method, found.verdict.score) == ("pass", "divergence", 1.0)
+    assert found.observations is not None
+    assert not found.observations.mismatched.any()
+    assert found.band == CALIBRATION.bands[0]
 
 
-async def test_one_other_token_fails_and_the_evidence_says_where(make_request, answer, engine):
+async def test_the_tiers_threshold_decides_and_either_way_there_is_evidence(make_request, answer, engine):
     request = make_request()
-    verdict = await judge(request, answer(request, (10, 11, 20, 13)), engine)
-    assert (verdict.outcome, verdict.method, verdict.score) == ("fail", "exact", 0.75)
-    assert verdict.evidence == {
-        "position": 2,
-        "claimed": 20,
-        "expected": 12,
-        "margin": verdict.evidence["margin"],
-        "mismatches": 1,
-    }
-    assert verdict.evidence["margin"] > 0
-    assert "1 of 4 tokens are not what the reference engine draws" in verdict.reason
-    assert "token 2: got 20, expected 12" in verdict.reason
+    response = answer(request, (10, 11, 20, 13))
+    lenient, strict = [await judged(request, response, engine, threshold=t) for t in (0.7, 0.8)]
+    assert (lenient.verdict.outcome, strict.verdict.outcome) == ("pass", "fail")
+    assert "similarity 0.7500, expected at least 0.8" in strict.verdict.reason
+    for found in (lenient, strict):
+        assert found.observations is not None
+        assert np.flatnonzero(found.observations.mismatched).tolist() == [2]
 
 
 async def test_an_answer_that_ends_where_the_model_would_not_fails(make_request, answer, engine):
     request = make_request()
-    verdict = await judge(request, answer(request, (10, 11, 2), "stop"), engine)
-    assert (verdict.outcome, verdict.evidence["position"], verdict.evidence["claimed"]) == ("fail", 2, 2)
+    found = await judged(request, answer(request, (10, 11, 2), "stop"), engine, threshold=0.5)
+    assert found.verdict.outcome == "fail"
+    assert "the answer ends at position 2" in found.verdict.reason
 
 
 async def test_an_answer_that_goes_on_where_the_model_would_end_fails(make_request, answer, engine):
     engine.answer = (10, 11)
     request = make_request()
-    verdict = await judge(request, answer(request), engine)
-    assert (verdict.outcome, verdict.evidence["position"], verdict.evidence["expected"]) == ("fail", 2, 2)
+    found = await judged(request, answer(request), engine, threshold=0.1)
+    assert found.verdict.outcome == "fail"
+    assert "goes on with token 12 at position 2" in found.verdict.reason
 
 
-async def test_a_wrong_form_fails_before_the_engine_is_asked(make_request, answer, engine):
+async def test_a_wrong_form_fails_before_the_engine_is_asked_and_leaves_no_evidence(
+    make_request, answer, engine
+):
     request = make_request()
     engine.down = True
-    verdict = await judge(request, answer(request, ()), engine)
-    assert (verdict.outcome, verdict.method) == ("fail", "structure")
+    found = await judged(request, answer(request, ()), engine)
+    assert (found.verdict.outcome, found.verdict.method) == ("fail", "structure")
+    assert (found.observations, found.band) == (None, None)
 
 
 async def test_a_reference_engine_that_is_down_charges_nobody(make_request, answer, engine):
     request = make_request()
     engine.down = True
-    verdict = await judge(request, answer(request), engine)
-    assert verdict.outcome == "inconclusive"
-    assert "the engine is down" in verdict.reason
+    found = await judged(request, answer(request), engine)
+    assert found.verdict.outcome == "inconclusive"
+    assert "the engine is down" in found.verdict.reason
+    assert found.observations is None
 
 
 async def test_a_tokenizer_that_is_down_charges_nobody(make_request, answer, engine):
     request = make_request(stop=("zz",))
     engine.down = True
-    verdict = await judge(request, answer(request), engine)
-    assert (verdict.outcome, verdict.method) == ("inconclusive", "structure")
+    found = await judged(request, answer(request), engine)
+    assert (found.verdict.outcome, found.verdict.method) == ("inconclusive", "structure")
 
 
 async def test_a_reference_engine_of_another_model_charges_nobody(make_request, answer, engine):
     request = make_request().model_copy(update={"model": "digits"})
-    verdict = await judge(request, answer(request), engine)
-    assert verdict.outcome == "inconclusive"
-    assert "another model" in verdict.reason
+    found = await judged(request, answer(request), engine)
+    assert found.verdict.outcome == "inconclusive"
+    assert "another model" in found.verdict.reason
+
+
+async def test_without_a_calibration_there_is_no_finding(make_request, answer, engine):
+    request = make_request()
+    for response in (answer(request), answer(request, (20, 21, 22, 23))):
+        found = await judged(request, response, engine, calibration=None)
+        assert found.verdict.outcome == "inconclusive"
+        assert "make one (targon calibrate)" in found.verdict.reason
+        assert found.observations is None
+
+
+async def test_what_no_band_covers_is_no_finding_and_leaves_no_evidence(make_request, answer, engine):
+    narrow = band_with().model_copy(
+        update={"scope": ALL.model_copy(update={"temperature": Range(low=1.9, high=2.0)})}
+    )
+    request = make_request()
+    calibration = CALIBRATION.model_copy(update={"bands": (narrow,)})
+    found = await judged(request, answer(request, (20, 21, 22, 23)), engine, calibration)
+    assert found.verdict.outcome == "inconclusive"
+    assert "outside of what was calibrated: temperature" in found.verdict.reason
+    assert found.observations is None
+
+
+async def test_the_bounds_are_those_of_what_the_reference_could_see(make_request, answer, engine):
+    """A replay from a list of the most likely tokens has bounds of its own, or none."""
+    request = make_request()
+    engine.seen = 5
+    found = await judged(request, answer(request), engine)
+    assert found.verdict.outcome == "inconclusive"
+    assert "a replay from the list" in found.verdict.reason
+    listed = band_with((0.9,) * 9).model_copy(update={"scope": ALL.model_copy(update={"replay": "list"})})
+    both = CALIBRATION.model_copy(update={"bands": (*CALIBRATION.bands, listed)})
+    found = await judged(request, answer(request), engine, both)
+    assert (found.verdict.outcome, found.band) == ("pass", listed)

@@ -20,10 +20,31 @@ from targon.protocol.primitives import Block, Hotkey
 from targon.protocol.profile import DEMO, Profile
 from targon.prover import Prover, ProverSettings
 from targon.transport import Deadlines, NeuronClient
+from targon.verification import Calibration, Range
 from targon.verifier import Journal, Verifier, VerifierSettings
 from tests.tiny_engine import TinyEngine
+from tests.verification.completions import SCOPE, band_with
 
 VERIFIER = Keypair.create_from_uri("//Verifier")
+CALIBRATION = Calibration(
+    model_digest="d" * 64,
+    engine="tiny",
+    dtype="float32",
+    bands=(
+        band_with().model_copy(
+            update={
+                "scope": SCOPE.model_copy(
+                    update={
+                        "temperature": Range(low=0.0, high=1.2),
+                        "top_p": Range(low=0.8, high=1.0),
+                        "top_k": (0, 20, 40, 50),
+                    }
+                )
+            }
+        ),
+    ),
+)
+"""Covers all that challenges ask for; the tiny engine always agrees with itself."""
 BLOCK_SECONDS = 0.4
 MASTER_SECRET = bytes(range(32))
 
@@ -44,6 +65,7 @@ class World:
     reference: TinyEngine = field(default_factory=TinyEngine)
     profile: Profile = DEMO
     timeout_s: float = 10.0
+    calibration: Calibration | None = CALIBRATION
     settings: VerifierSettings = field(
         default_factory=lambda: VerifierSettings(min_tokens=32, max_tokens=40, query_tokens=4)
     )
@@ -92,6 +114,7 @@ class World:
                 settings=self.settings,
                 master_secret=MASTER_SECRET,
                 random_bytes=os.urandom,
+                calibration=self.calibration,
             )
 
     async def verify_until(self, enough: Callable[[list[Event]], bool], limit_s: float = 30.0) -> list[Event]:

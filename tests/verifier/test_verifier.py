@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 
 import anyio
@@ -10,12 +11,15 @@ import pytest
 from targon.ledger import (
     Attempt,
     BlocksSkipped,
+    CalibrationAdopted,
     Event,
     IntervalClosed,
     IntervalOpened,
     LogOpened,
+    ProverConvicted,
     ProverJoined,
     SqliteLog,
+    Standings,
     StepClosed,
     Verdict,
     WeightsNotSet,
@@ -26,15 +30,24 @@ from targon.protocol import draws
 from targon.protocol.keys import public_key
 from targon.protocol.primitives import AttemptNumber
 from targon.protocol.profile import STANDARD
+from targon.verification import EvidenceState, Observations, advance, bets_of
 from targon.verifier import LogOfAnother
 from tests.tiny_engine import TinyEngine
-from tests.verifier.conftest import World
+from tests.verifier.conftest import CALIBRATION, World
 
 pytestmark = pytest.mark.anyio
 
 
 def verdicts(events: list[Event]) -> list[Verdict]:
     return [event for event in events if isinstance(event, Verdict)]
+
+
+async def standings_of(world: World) -> Standings:
+    log = await SqliteLog.open(world.log_path, read_only=True)
+    try:
+        return await replay(log)
+    finally:
+        await log.aclose()
 
 
 def steps(events: list[Event]) -> int:
@@ -49,7 +62,66 @@ async def test_an_honest_prover_passes_and_one_with_other_noise_fails(world: Wor
     for verdict in verdicts(events):
         if verdict.method != "delivery":  # the step that was running when the verifier was stopped
             outcomes[whose[verdict.attempt]].add(f"{verdict.outcome} {verdict.method}")
-    assert outcomes == {honest: {"pass exact"}, cheat: {"fail exact"}}
+    assert outcomes == {honest: {"pass divergence"}, cheat: {"fail divergence"}}
+
+
+async def test_the_evidence_convicts_a_cheat_and_the_log_says_by_what(world: World):
+    async with world.prover("Honest") as honest, world.prover("Cheat", TinyEngine(wrong=True)) as cheat:
+        events = await world.verify_until(lambda events: any(isinstance(e, ProverConvicted) for e in events))
+    place = next(at for at, event in enumerate(events) if isinstance(event, ProverConvicted))
+    conviction, before = events[place], events[place - 1]
+    assert isinstance(conviction, ProverConvicted)
+    assert isinstance(before, Verdict)
+    assert (conviction.prover, conviction.attempt) == (cheat, before.attempt)
+    assert conviction.log_e >= math.log(10_000)
+    assert before.evidence_after is not None
+    assert conviction.tokens <= EvidenceState.from_json(before.evidence_after).tokens
+    adopted = [event for event in events if isinstance(event, CalibrationAdopted)]
+    assert [event.calibration for event in adopted] == [conviction.calibration] == [CALIBRATION.digest()]
+    standings = await standings_of(world)
+    convicted, other = standings.prover(cheat), standings.prover(honest)
+    assert convicted is not None
+    assert other is not None
+    assert (convicted.convictions, convicted.score, convicted.on_probation) == (1, 0.0, True)
+    assert (other.convictions, other.evidence is not None) == (0, True)
+
+
+async def test_anyone_can_compute_the_evidence_again_from_the_log(world: World):
+    async with world.prover("Honest") as honest:
+        events = await world.verify_until(lambda events: steps(events) >= 4)
+    state, bets = EvidenceState(), bets_of(CALIBRATION.bands[0])
+    noted = [event for event in verdicts(events) if event.observed is not None]
+    assert len(noted) >= 3
+    for event in noted:
+        assert event.observed is not None
+        state = advance(state, Observations.unpack(event.observed), bets)
+        assert state.to_json() == event.evidence_after
+    standing = (await standings_of(world)).prover(honest)
+    assert standing is not None
+    assert standing.evidence == state.to_json()
+    assert standing.verified_tokens == state.tokens
+
+
+async def test_the_evidence_goes_on_after_a_restart(world: World):
+    async with world.prover("Honest") as honest:
+        await world.verify_until(lambda events: steps(events) >= 2)
+        before = (await standings_of(world)).prover(honest)
+        await world.verify_until(lambda events: steps(events) >= 5)
+    after = (await standings_of(world)).prover(honest)
+    assert before is not None
+    assert after is not None
+    assert before.evidence is not None
+    assert after.evidence is not None
+    assert after.evidence["completions"] > before.evidence["completions"] > 0
+
+
+async def test_without_a_calibration_nobody_passes_and_nobody_is_charged(world: World):
+    world.calibration = None
+    async with world.prover("Honest"), world.prover("Cheat", TinyEngine(wrong=True)):
+        events = await world.verify_until(lambda events: steps(events) >= 2)
+    assert {verdict.outcome for verdict in verdicts(events)} == {"inconclusive"}
+    assert any("no calibration says" in verdict.reason for verdict in verdicts(events))
+    assert not any(isinstance(event, CalibrationAdopted | ProverConvicted) for event in events)
 
 
 async def test_a_passed_verdict_carries_the_provers_receipt_and_its_speed(world: World):

@@ -18,12 +18,14 @@ from targon.ledger.events import (
     EVENT_VERSION,
     Attempt,
     BlocksSkipped,
+    CalibrationAdopted,
     Event,
     IntervalClosed,
     IntervalOpened,
     LogOpened,
     ModelEntry,
     Outcome,
+    ProverConvicted,
     ProverJoined,
     ProverLeft,
     Purpose,
@@ -37,7 +39,7 @@ from targon.ledger.events import (
 from targon.ledger.fold import Standings, catch_up, replay
 from targon.ledger.port import GENESIS_HASH, Head, Log, Record, Snapshot, chain_records, record_hash
 from targon.ledger.sqlite import SqliteLog
-from targon.ledger.standing import LastVerdict, ProverStanding
+from targon.ledger.standing import Conviction, LastVerdict, ProverStanding
 from targon.ledger.story import Entry, explain
 
 __all__ = [
@@ -45,6 +47,8 @@ __all__ = [
     "GENESIS_HASH",
     "Attempt",
     "BlocksSkipped",
+    "CalibrationAdopted",
+    "Conviction",
     "CorruptLog",
     "Entry",
     "Event",
@@ -60,6 +64,7 @@ __all__ = [
     "LogUnavailable",
     "ModelEntry",
     "Outcome",
+    "ProverConvicted",
     "ProverJoined",
     "ProverLeft",
     "ProverStanding",

@@ -5,7 +5,9 @@ A verifier's life in events::
     log_opened
     ( prover_joined | prover_left )*           whenever the chain's list of neurons changes
     interval_opened                            commits to the interval's secret
-      ( attempt*  verdict*  step_closed        one step: requests out, answers judged, scores moved
+      ( calibration_adopted                    what verdicts are judged by from here on
+      | attempt*  ( verdict  prover_convicted? )*  step_closed
+                                               one step: requests out, answers judged, scores moved
       | blocks_skipped                         blocks that passed while a step was running
       | weights_set | weights_not_set )*
     interval_closed                            reveals the secret; tiers move
@@ -33,6 +35,9 @@ Outcome = Literal["pass", "fail", "inconclusive"]
 
 Purpose = Literal["challenge", "inference"]
 
+MAX_OBSERVED: Final = 4_000_000
+"""Characters: the longest completion's observations fit."""
+
 _Int = Annotated[int, Field(ge=0, le=MAX_SAFE_INTEGER)]
 _Block = Annotated[Block, Field(ge=0, le=MAX_SAFE_INTEGER)]
 _Interval = Annotated[Interval, Field(ge=0, le=MAX_SAFE_INTEGER)]
@@ -59,6 +64,18 @@ class LogOpened(Message):
     verifier: HotkeyField
     profile: Profile
     models: tuple[ModelEntry, ...]
+
+
+class CalibrationAdopted(Message):
+    """From here on, verdicts about a model are judged by this calibration."""
+
+    kind: Literal["calibration_adopted"] = "calibration_adopted"
+    version: Literal[1] = EVENT_VERSION
+    block: _Block
+    model: str
+    model_digest: Hex32
+    calibration: Hex32
+    """Digest of the file, which is its name."""
 
 
 class ProverJoined(Message):
@@ -134,10 +151,34 @@ class Verdict(Message):
     replied: bool
     """Whether the prover answered at all, be it with an error."""
     tokens: _Int = 0
-    """Tokens of the completion that were verified."""
+    """Tokens of the completion that were verified, with evidence: what counts towards the probation."""
     tokens_per_s: Annotated[float, Field(ge=0.0)] | None = None
     """Speed after the first token; None where it could not be measured."""
     receipt: Receipt | None = None
+    observed: Annotated[str, Field(max_length=MAX_OBSERVED)] | None = None
+    """What was observed at each position (``targon.verification.observations.pack``): with the calibration, all
+    that the evidence follows from."""
+    evidence_after: dict[str, JsonValue] | None = None
+    """The prover's evidence, this completion included (``targon.verification.EvidenceState``): whoever goes on
+    from the log begins here. None: the completion left no evidence."""
+
+
+class ProverConvicted(Message):
+    """The evidence about a prover reached its bound with the verdict that stands just before."""
+
+    kind: Literal["prover_convicted"] = "prover_convicted"
+    version: Literal[1] = EVENT_VERSION
+    block: _Block
+    prover: HotkeyField
+    attempt: _Int
+    """The attempt whose verdict carried the evidence over the bound."""
+    log_e: float
+    """Natural logarithm of the evidence at its highest, ln(1/α) or more."""
+    tokens: _Int
+    """Verified tokens until then, since the evidence began."""
+    completions: _Int
+    calibration: Hex32
+    """By which the last of them was judged."""
 
 
 class StepClosed(Message):
@@ -180,12 +221,14 @@ class WeightsNotSet(Message):
 
 Event = (
     LogOpened
+    | CalibrationAdopted
     | ProverJoined
     | ProverLeft
     | IntervalOpened
     | IntervalClosed
     | Attempt
     | Verdict
+    | ProverConvicted
     | StepClosed
     | BlocksSkipped
     | WeightsSet

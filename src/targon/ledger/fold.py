@@ -28,7 +28,7 @@ from targon.protocol.weights import NoWeights, u16_weights
 
 logger = structlog.get_logger(__name__)
 
-SNAPSHOT_VERSION: Final = 1
+SNAPSHOT_VERSION: Final = 2
 """Counted up whenever :class:`State` changes its shape; an older snapshot is then folded anew."""
 
 _VIEW_FIELDS = tuple(f.name for f in fields(ProverState))
@@ -107,6 +107,11 @@ class Standings:
     def weights_refusal(self) -> str | None:
         """Why weights could not be set since :attr:`weights_block`; None if they could."""
         return self._s.weights_refusal
+
+    @property
+    def calibrations(self) -> Mapping[str, Digest]:
+        """By model, the calibration that its verdicts are judged by."""
+        return MappingProxyType(self._s.calibrations)
 
     @property
     def blocks_skipped(self) -> int:

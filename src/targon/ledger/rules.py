@@ -8,6 +8,8 @@ A record that cannot follow the ones before it is refused as :class:`InvalidHist
 * ``attempt`` needs an open interval, a prover that holds a UID, and a block whose step has not closed.
 * ``verdict`` needs its attempt, once. A pass or fail counts towards rate, total, probation and x; an
   inconclusive one, and work in a dialect that is not counted, does not.
+* ``prover_convicted`` needs evidence that convicts, and stands right after the verdict that carried it there. The
+  prover keeps nothing but its hotkey (:func:`targon.protocol.conviction.sentence`).
 * ``step_closed`` needs a verdict for every attempt up to its block. The score of every prover that earned or
   lost in a block takes one step with the sum.
 * ``interval_closed`` needs every attempt judged, every step closed, and the secret that was committed to.
@@ -23,9 +25,11 @@ from targon.ledger.errors import InvalidHistory
 from targon.ledger.events import (
     Attempt,
     BlocksSkipped,
+    CalibrationAdopted,
     IntervalClosed,
     IntervalOpened,
     LogOpened,
+    ProverConvicted,
     ProverJoined,
     ProverLeft,
     StepClosed,
@@ -34,8 +38,8 @@ from targon.ledger.events import (
     WeightsSet,
 )
 from targon.ledger.port import Record
-from targon.ledger.standing import LastVerdict, ProverStanding, ProverState, State
-from targon.protocol import draws, rewards, tiers
+from targon.ledger.standing import Conviction, LastVerdict, ProverStanding, ProverState, State
+from targon.protocol import conviction, draws, rewards, tiers
 from targon.protocol.primitives import Block, Digest
 from targon.protocol.profile import Profile
 
@@ -55,6 +59,8 @@ def fold(s: State, record: Record) -> None:
     if s.opened is None and type(event) is not LogOpened:
         raise InvalidHistory(record.seq, f"got {event.kind}, expected log_opened first")
     _RULES[type(event)](s, record, event)
+    if type(event) is not Verdict:
+        s.just_judged = None
     s.seq = record.seq
     s.hash = record.hash
 
@@ -137,6 +143,9 @@ def _verdict(s: State, record: Record, event: Verdict) -> None:
     del s.open_attempts[event.attempt]
     state = s.provers[attempt.prover]
     state.last_verdict = LastVerdict(record.seq, outcome, event.method, event.reason)
+    if event.evidence_after is not None:
+        state.evidence = event.evidence_after
+    s.just_judged = (event.attempt, attempt.prover)
     if attempt.dialect not in rewards.COUNTED_DIALECTS:
         return
     x = worth(s, attempt, event)
@@ -152,6 +161,38 @@ def _verdict(s: State, record: Record, event: Verdict) -> None:
         if event.tokens_per_s is not None:
             s.speeds.setdefault(attempt.model, []).append(event.tokens_per_s)
     s.earned[attempt.block].setdefault(attempt.prover, []).append(x)
+
+
+def _prover_convicted(s: State, record: Record, event: ProverConvicted) -> None:
+    if s.just_judged != (event.attempt, event.prover):
+        raise InvalidHistory(
+            record.seq,
+            f"{event.prover} is convicted by attempt {event.attempt}, expected its verdict just before",
+        )
+    if not conviction.convicts(event.log_e):
+        raise InvalidHistory(
+            record.seq,
+            f"{event.prover} is convicted with evidence of ln e = {event.log_e:.4g}, expected at least "
+            f"{conviction.LOG_CONVICTION:.4g}",
+        )
+    state, left = s.provers[event.prover], conviction.sentence()
+    state.tier, state.fallen_from = left.record.tier, left.record.fallen_from
+    state.attempts, state.successes = left.record.attempts, left.record.successes
+    state.replies, state.inconclusive = left.record.replies, left.record.inconclusive
+    state.total_successes = left.record.total_successes
+    state.settled_attempts = state.settled_successes = 0
+    state.score, state.verified_tokens, state.evidence = left.score, left.verified_tokens, None
+    for earned in s.earned.values():  # what it earned in steps that are still open is forfeited, too
+        earned.pop(event.prover, None)
+    state.convictions += 1
+    state.last_conviction = Conviction(record.seq, event.block, event.log_e, event.tokens, event.completions)
+    state.first_conviction = state.first_conviction or state.last_conviction
+    _reach(s, event.block)
+
+
+def _calibration_adopted(s: State, _record: Record, event: CalibrationAdopted) -> None:
+    s.calibrations[event.model] = Digest(event.calibration)
+    _reach(s, event.block)
 
 
 def _step_closed(s: State, record: Record, event: StepClosed) -> None:
@@ -234,12 +275,14 @@ def _profile(s: State) -> Profile:
 
 _RULES: dict[type, Callable[[State, Record, Any], None]] = {
     LogOpened: _log_opened,
+    CalibrationAdopted: _calibration_adopted,
     ProverJoined: _prover_joined,
     ProverLeft: _prover_left,
     IntervalOpened: _interval_opened,
     IntervalClosed: _interval_closed,
     Attempt: _attempt,
     Verdict: _verdict,
+    ProverConvicted: _prover_convicted,
     StepClosed: _step_closed,
     BlocksSkipped: _blocks_skipped,
     WeightsSet: _weights_set,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from targon.ledger.events import Attempt, LogOpened, Outcome
 from targon.ledger.port import GENESIS_HASH
@@ -23,6 +23,17 @@ class LastVerdict(NamedTuple):
     outcome: Outcome
     method: str
     reason: str
+
+
+class Conviction(NamedTuple):
+    """The newest conviction of a prover."""
+
+    seq: int
+    """Its record's place in the log."""
+    block: Block
+    log_e: float
+    tokens: int
+    completions: int
 
 
 @dataclass(slots=True)
@@ -45,6 +56,10 @@ class ProverState:
     settled_attempts: int = 0
     settled_successes: int = 0
     last_verdict: LastVerdict | None = None
+    evidence: dict[str, Any] | None = None
+    convictions: int = 0
+    last_conviction: Conviction | None = None
+    first_conviction: Conviction | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +84,18 @@ class ProverStanding:
     score: float
     """EMA of what it earned, >= 0."""
     verified_tokens: int
-    """Tokens of its passed completions."""
+    """Tokens of its passed completions that left evidence, since it joined or was convicted."""
     on_probation: bool
     settled_attempts: int
     """Attempts of the last interval's end at which its tier was judged; 0 if it never was."""
     settled_successes: int
     last_verdict: LastVerdict | None
+    evidence: dict[str, Any] | None
+    """The evidence about it (``targon.verification.EvidenceState``); None: it begins with the next completion."""
+    convictions: int
+    """How often it was convicted."""
+    last_conviction: Conviction | None
+    first_conviction: Conviction | None
 
     @property
     def success_rate(self) -> Fraction | None:
@@ -127,3 +148,7 @@ class State:
     weights_refusal: str | None = None
     """Why none could be set since; None if that did not happen."""
     blocks_skipped: int = 0
+    calibrations: dict[str, Digest] = field(default_factory=dict)
+    """By model, the calibration that its verdicts are judged by."""
+    just_judged: tuple[int, Hotkey] | None = None
+    """The attempt, and the prover, of the newest verdict: what a conviction must follow from."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,6 +11,7 @@ from targon.ledger.errors import UnknownProver
 from targon.ledger.events import (
     Attempt,
     IntervalClosed,
+    ProverConvicted,
     ProverJoined,
     ProverLeft,
     StepClosed,
@@ -19,10 +21,11 @@ from targon.ledger.events import (
 from targon.ledger.fold import Standings, replay
 from targon.ledger.port import Log, Record
 from targon.ledger.standing import ProverStanding
+from targon.protocol.conviction import ALPHA, CONVICTION
 from targon.protocol.primitives import Block, Hotkey, Uid
 from targon.protocol.weights import MAX_WEIGHT
 
-EntryKind = Literal["joined", "left", "verdict", "score", "tier", "weight"]
+EntryKind = Literal["joined", "left", "verdict", "convicted", "score", "tier", "weight"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +82,7 @@ async def _identify(log: Log, who: Uid | Hotkey) -> Hotkey:
     return last
 
 
-_CONCERNING = (ProverJoined, ProverLeft, Verdict, StepClosed, IntervalClosed, WeightsSet)
+_CONCERNING = (ProverJoined, ProverLeft, Verdict, ProverConvicted, StepClosed, IntervalClosed, WeightsSet)
 
 
 def _may_concern(record: Record) -> bool:
@@ -111,6 +114,9 @@ def _tell(
     elif isinstance(event, Verdict):
         if attempt is not None and attempt.prover == hotkey:
             told = "verdict", _verdict_in_words(attempt, event, standings.worth(attempt, event))
+    elif isinstance(event, ProverConvicted):
+        if event.prover == hotkey:
+            told = "convicted", _conviction_in_words(event)
     elif before is not None and isinstance(event, StepClosed):
         if before.score != after.score:
             told = (
@@ -144,6 +150,21 @@ def _verdict_in_words(attempt: Attempt, verdict: Verdict, x: float | None) -> st
     return f"{attempt.purpose} {outcome} ({verdict.method}): {verdict.reason}; {worth}"
 
 
+def _conviction_in_words(event: ProverConvicted) -> str:
+    return (
+        f"convicted after {event.tokens} verified tokens of {event.completions} answers: the evidence reached "
+        f"e = {_large(event.log_e)}, and an honest prover's ever reaches {CONVICTION:,.0f} with probability "
+        f"{ALPHA:g} at most. It falls to Bronze, with score and weight 0, until as many tokens as the probation asks "
+        "for were verified anew"
+    )
+
+
+def _large(log_e: float) -> str:
+    """e in digits, however large."""
+    exponent = math.floor(log_e / math.log(10.0))
+    return f"{math.exp(log_e):,.0f}" if exponent < 9 else f"10^{exponent}"
+
+
 def _tier_in_words(event: IntervalClosed, before: ProverStanding, standings: Standings) -> str:
     _, move = rules.settled(before, standings.profile)
     change = f"{move.before.label} → {move.after.label}" if move.before != move.after else move.after.label
@@ -155,4 +176,6 @@ def _told_of_weight(event: WeightsSet, after: ProverStanding) -> tuple[EntryKind
         return None
     weight = dict(event.weights).get(after.uid, 0)
     why = "" if weight else ": on probation" if after.on_probation else f": score {after.score:.4f}"
+    if not weight and after.on_probation and after.last_conviction is not None:
+        why = f": on probation since its conviction in block {after.last_conviction.block}"
     return "weight", f"weight {weight} of {MAX_WEIGHT}{why}"

@@ -55,9 +55,14 @@ class Player:
     cheat: CheatName | None = None
 
     @property
-    def exact(self) -> bool:
-        """Whether it is honest in the reference's own number format: its tokens must equal the reference's."""
-        return self.cheat is None and self.engine == "fp32"
+    def honest(self) -> bool:
+        """Whether it does what it promises."""
+        return self.cheat is None
+
+    @property
+    def convictable(self) -> bool:
+        """Whether it cheats in what it answers, and so must be convicted. Silence convicts nobody."""
+        return self.cheat is not None and self.engine is not None
 
 
 def cast(fp32: int, bf16: int, cheats: tuple[CheatName, ...]) -> tuple[Player, ...]:

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import anyio
 from rich.console import Console
@@ -16,11 +17,21 @@ from rich.live import Live
 from rich.panel import Panel
 
 from targon.chain import Metagraph
-from targon.ledger import IntervalClosed, Record, SqliteLog, Standings, StepClosed, WeightsSet
-from targon.localnet.network import Network, open_network
+from targon.ledger import (
+    IntervalClosed,
+    ProverConvicted,
+    ProverStanding,
+    Record,
+    SqliteLog,
+    Standings,
+    StepClosed,
+    WeightsSet,
+)
+from targon.localnet.network import Network, Seat, open_network
 from targon.localnet.settings import Settings
-from targon.localnet.summary import Line, ranking_faults, summary
+from targon.localnet.summary import Line, conviction_faults, ranking_faults, summary
 from targon.localnet.view import Tally, draw, legend
+from targon.verification import EvidenceState
 
 POLL_S = 0.5
 START_S = 180.0
@@ -72,6 +83,11 @@ class Watch:
         return draw(self._network, self.standings, self.metagraph, self.tally, self._clock())
 
     @property
+    def seats(self) -> tuple[Seat, ...]:
+        """Who sits where."""
+        return self._network.seats
+
+    @property
     def done(self) -> bool:
         goal = self._network.settings.intervals
         return self.stopped or 0 < goal <= self.tally.intervals_closed
@@ -94,9 +110,24 @@ class Watch:
                     score=standing.score if standing else 0.0,
                     weight=weights.get(seat.uid, 0),
                     incentive=neuron.incentive if neuron else 0.0,
+                    **_convictions(standing),
                 )
             )
         return lines
+
+
+def _convictions(standing: ProverStanding | None) -> dict[str, Any]:
+    """The fields of a :class:`Line` that speak of evidence."""
+    if standing is None:
+        return {}
+    first = standing.first_conviction
+    state = None if standing.evidence is None else EvidenceState.from_json(standing.evidence)
+    return {
+        "convictions": standing.convictions,
+        "tokens_to_conviction": None if first is None else first.tokens,
+        "answers_to_conviction": None if first is None else first.completions,
+        "log_e": 0.0 if state is None else state.log_e,
+    }
 
 
 async def run(settings: Settings, console: Console, picture: Path | None = None) -> int:
@@ -106,7 +137,8 @@ async def run(settings: Settings, console: Console, picture: Path | None = None)
         picture: where to write the last screen as SVG.
 
     Returns:
-        0 if every honest fp32 prover ended above every cheat, else 1.
+        0 if every honest prover ended above every cheat, every cheat that answers was convicted and nobody else
+        was; else 1.
 
     Raises:
         FolderInUse, ProcessDied, LocalnetFailed: if there was no such end.
@@ -130,7 +162,7 @@ async def run(settings: Settings, console: Console, picture: Path | None = None)
             lines = await watch.lines()
             seconds = time.monotonic() - began
     print_summary(console, watch, network, lines, seconds)
-    return 1 if ranking_faults(lines) else 0
+    return 1 if ranking_faults(lines) or conviction_faults(lines) else 0
 
 
 @asynccontextmanager
@@ -185,6 +217,12 @@ def _print_plainly(record: Record, watch: Watch, console: Console) -> None:
         console.print(f"block {event.block}: {tally.verdicts} verdicts so far", highlight=False)
     elif isinstance(event, IntervalClosed):
         console.print(f"interval {event.interval} closed: tiers moved", highlight=False)
+    elif isinstance(event, ProverConvicted):
+        name = next(seat.player.name for seat in watch.seats if seat.hotkey == event.prover)
+        console.print(
+            f"{name} is convicted, after {event.tokens} tokens of {event.completions} answers",
+            highlight=False,
+        )
     elif isinstance(event, WeightsSet):
         console.print(f"weights of {len(event.weights)} provers set in block {event.block}", highlight=False)
 

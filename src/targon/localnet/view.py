@@ -98,9 +98,12 @@ def _row(
     if standing is None:
         return str(seat.uid), name, "", "", "", "", "", "", Text("starting", "dim")
     last = standing.last_verdict
+    conviction = standing.last_conviction
     why = Text("no verdict yet", "dim")
     if last is not None:
         why = Text(f"{last.outcome}: {last.reason}", OUTCOME_STYLE[last.outcome])
+    if conviction is not None:
+        why = Text(f"convicted after {conviction.tokens} tokens; ", "bold red").append_text(why)
     return (
         str(seat.uid),
         name,

@@ -24,6 +24,10 @@ CONVICTION: Final = 1.0 / ALPHA
 """The value of the evidence that convicts."""
 
 
+LOG_CONVICTION: Final = math.log(CONVICTION)
+"""Its natural logarithm."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sentence:
     """What a conviction leaves of a prover's standing."""
@@ -35,7 +39,7 @@ class Sentence:
 
 def convicts(log_e: float) -> bool:
     """Whether evidence, as its natural logarithm, convicts. Something that is no number doesn't."""
-    return log_e >= math.log(CONVICTION)
+    return log_e >= LOG_CONVICTION
 
 
 def sentence() -> Sentence:

@@ -35,7 +35,7 @@ from targon.verification.divergence import (
 )
 from targon.verification.evidence import EvidenceState, advance, trace
 from targon.verification.exact import exact_verdict
-from targon.verification.judge import judge
+from targon.verification.judge import Judgement, judge
 from targon.verification.observations import Observations
 from targon.verification.offline import (
     SIMILARITY,
@@ -46,6 +46,7 @@ from targon.verification.offline import (
     evidence_of,
 )
 from targon.verification.recheck import RecheckBounds, recheck
+from targon.verification.shipped import find_calibration
 from targon.verification.structure import check_form, check_structure
 from targon.verification.verdict import Verdict, failed, inconclusive
 
@@ -61,6 +62,7 @@ __all__ = [
     "Divergence",
     "EvidenceState",
     "HonestRun",
+    "Judgement",
     "NoBand",
     "Observations",
     "Range",
@@ -80,6 +82,7 @@ __all__ = [
     "evidence_of",
     "exact_verdict",
     "failed",
+    "find_calibration",
     "inconclusive",
     "judge",
     "judge_divergence",

@@ -25,7 +25,7 @@ from typing import Annotated, Final, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from targon.protocol.conviction import CONVICTION
+from targon.protocol.conviction import LOG_CONVICTION
 from targon.protocol.messages import Message
 from targon.verification.bets import (
     BAD_COMPLETIONS,
@@ -39,8 +39,6 @@ from targon.verification.bets import (
 )
 from targon.verification.calibration import GUARD_LEVELS
 from targon.verification.observations import GAP_STRATA, Floats, Ints, Observations, gap_stratum, tail_stratum
-
-LOG_CONVICTION: Final = math.log(CONVICTION)
 
 _NOTHING: Final = -1e300
 """Natural log of a stake that wasn't put down; finite, so that it can stand in JSON."""

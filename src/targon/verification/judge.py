@@ -1,24 +1,90 @@
-"""Every method in its order, cheapest first."""
+"""Every method in its order, cheapest first: what a verifier makes of one answer.
+
+1. Structure: is it a whole, signed, well-formed answer to what was asked?
+2. Divergence: one prefill and the sampler replayed, by the calibration's margin and the tier's similarity.
+
+Nothing is ever generated. Beside the verdict stands what the evidence takes in: of every answer that could be
+replayed, whatever the verdict, for an honest prover's perfect answers belong to the evidence as much as its
+worst ones. An answer that no calibration covers is ``inconclusive``: there is no guessing about the honest.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from targon.engines import Engine, EngineError
 from targon.protocol.messages import GenerateRequest, GenerateResponse
-from targon.verification.divergence import check_divergence
-from targon.verification.exact import exact_verdict
+from targon.protocol.primitives import Digest
+from targon.verification.calibration import Band, Calibration, NoBand
+from targon.verification.deadline import within
+from targon.verification.divergence import METHOD, judge_divergence
+from targon.verification.observations import Observations
 from targon.verification.structure import check_structure
 from targon.verification.verdict import Verdict, inconclusive
 
 
-async def judge(request: GenerateRequest, response: GenerateResponse, engine: Engine) -> Verdict:
-    """Structure first, then equality with what the reference engine would have generated.
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """A verdict, and what the evidence takes in."""
 
-    A reference engine that fails makes the verdict inconclusive: that is no prover's fault.
+    verdict: Verdict
+    observations: Observations | None = None
+    """None: the answer leaves no evidence."""
+    band: Band | None = None
+    """The bounds for it; None where there are no observations."""
+
+
+async def judge(
+    request: GenerateRequest,
+    response: GenerateResponse,
+    engine: Engine,
+    *,
+    calibration: Calibration | None,
+    similarity_threshold: float,
+    deadline_s: float | None = None,
+) -> Judgement:
+    """Judge an answer. Never raises what an engine may raise: our own trouble is no prover's fault.
+
+    Args:
+        engine: the reference engine.
+        calibration: for the request's model on this engine; None: there is none.
+        similarity_threshold: of the prover's tier, in [0, 1].
+        deadline_s: how long the engine may take for one question; None: as long as it takes.
     """
     try:
-        failure = await check_structure(request, response, engine)
+        failure = await check_structure(request, response, engine, deadline_s=deadline_s)
+        if failure is not None:
+            return Judgement(failure)
+        prompt = await within(deadline_s, lambda: engine.prompt_token_ids(request.messages))
     except EngineError as error:
-        return inconclusive("structure", f"our reference engine could not decide: {error}")
-    if failure is not None:
-        return failure
-    return exact_verdict(await check_divergence(request, response.completion, engine))
+        return Judgement(inconclusive("structure", f"our reference engine could not decide: {error}"))
+    band = _band(calibration, request, len(prompt), "whole")
+    if isinstance(band, NoBand):
+        return Judgement(inconclusive(METHOD, band.reason))
+    verdict, divergence = await judge_divergence(
+        request,
+        response.completion,
+        engine,
+        similarity_threshold=similarity_threshold,
+        margin_tolerance=band.margin,
+        model_digest=None if calibration is None else Digest(calibration.model_digest),
+        deadline_s=deadline_s,
+    )
+    if divergence.replayed is None or verdict.outcome == "inconclusive":
+        return Judgement(verdict)
+    if divergence.replayed.top_k:
+        band = _band(calibration, request, len(prompt), "list")
+        if isinstance(band, NoBand):
+            return Judgement(inconclusive(METHOD, band.reason, **verdict.evidence))
+    return Judgement(verdict, Observations.of(divergence.replay, request.sampling.temperature), band)
+
+
+def _band(
+    calibration: Calibration | None, request: GenerateRequest, prompt_tokens: int, replay: str
+) -> Band | NoBand:
+    if calibration is None:
+        return NoBand(
+            f"no calibration says how far honest engines differ from our reference for model {request.model}: "
+            "make one (targon calibrate)"
+        )
+    return calibration.band_for(request.sampling, prompt_tokens=prompt_tokens, replay=replay)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from dataclasses import dataclass, fields
 from typing import Final, Self, TypeAlias
 
@@ -16,6 +17,9 @@ Ints: TypeAlias = NDArray[np.int64]
 
 GAP_EDGES: Final = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 4.0)
 """What divides the gaps into strata; a gap that equals an edge lies above it."""
+
+_GRAINS: Final = 65_535.0
+"""The mass of a tail is rounded to parts of this, so that it can be written down exactly."""
 
 GAP_STRATA: Final = len(GAP_EDGES) + 1
 
@@ -59,8 +63,45 @@ class Observations:
             gaps=np.where(broken, 0.0, replay.gaps) * (temperature or 1.0),
             mismatched=replay.margins > 0.0,
             unsure=replay.unsure | replay.on_cut | broken,
-            tail_mass=replay.tail_mass,
+            tail_mass=np.round(replay.tail_mass * _GRAINS) / _GRAINS,
             in_tail=replay.in_tail,
+        )
+
+    def pack(self) -> str:
+        """All that the evidence depends on, as text: three bytes per position, in base64.
+
+        The first byte holds the gap's stratum (4 bits), whether there is a mismatch, whether it is unsure,
+        whether the token lies in the tail, and whether there is a tail; the other two the tail's mass in
+        parts of 65,535, low byte first.
+        """
+        known = ~np.isnan(self.tail_mass)
+        flags = gap_stratum(self.gaps) | (self.mismatched * 16) | (self.unsure * 32)
+        flags = flags | (self.in_tail * 64) | (known * 128)
+        mass = np.round(np.where(known, self.tail_mass, 0.0) * _GRAINS).astype(np.int64)
+        return base64.b64encode(
+            np.stack([flags, mass & 255, mass >> 8], axis=1).astype(np.uint8).tobytes()
+        ).decode()
+
+    @classmethod
+    def unpack(cls, text: str) -> Self:
+        """What was packed. Gaps come back as the lower ends of their strata.
+
+        Raises:
+            ValueError: if the text is none that :meth:`pack` makes.
+        """
+        data = np.frombuffer(base64.b64decode(text, validate=True), np.uint8).astype(np.int64)
+        if data.size % 3:
+            raise ValueError(f"observations: got {data.size} bytes, expected three per position")
+        flags, low, high = data.reshape(-1, 3).T
+        strata = flags & 15
+        if (strata >= GAP_STRATA).any():
+            raise ValueError(f"observations: got stratum {strata.max()}, expected one below {GAP_STRATA}")
+        return cls(
+            gaps=np.array([0.0, *GAP_EDGES])[strata],
+            mismatched=flags & 16 > 0,
+            unsure=flags & 32 > 0,
+            tail_mass=np.where(flags & 128 > 0, (low + 256 * high) / _GRAINS, np.nan),
+            in_tail=flags & 64 > 0,
         )
 
     def __post_init__(self) -> None:

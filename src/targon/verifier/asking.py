@@ -16,11 +16,14 @@ from targon.protocol.messages import GenerateRequest, Sampling
 from targon.protocol.primitives import AttemptNumber, Block, Digest, Hotkey, u64_hex
 from targon.protocol.schedule import MAX_BLOCK_AGE
 from targon.transport import NeuronClient
-from targon.verification import judge
+from targon.verification import Calibration, Judgement, judge
 from targon.verifier.challenges import Challenge
 from targon.verifier.delivery import Undelivered, deliver
 
 CANARY_TIMEOUT_S = 10.0
+
+JUDGE_TIMEOUT_S = 120.0
+"""Seconds that the reference engine has for one question about an answer; it may be busy with others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +49,14 @@ class Asker:
         client: NeuronClient,
         signer: Signer,
         random_bytes: Callable[[int], bytes],
+        calibration: Calibration | None,
     ) -> None:
         self._chain = chain
         self._engine = engine
         self._client = client
         self._signer = signer
         self._random_bytes = random_bytes
+        self._calibration = calibration
 
     def request(
         self, challenge: Challenge, prover: Hotkey, attempt: AttemptNumber, moment: Moment
@@ -80,13 +85,31 @@ class Asker:
             stream=True,
         )
 
-    async def ask(self, request: GenerateRequest, axon: Axon) -> Verdict:
-        """Send a request and judge what comes back."""
+    async def ask(
+        self, request: GenerateRequest, axon: Axon, similarity_threshold: float
+    ) -> tuple[Verdict, Judgement | None]:
+        """Send a request and judge what comes back.
+
+        Args:
+            similarity_threshold: of the prover's tier.
+
+        Returns:
+            The verdict, without its evidence, and the judgement from which that follows; None where there was
+            no answer to judge.
+        """
         answer = await deliver(self._client, axon, request, self._signer)
         if isinstance(answer, Undelivered):
-            return await self._judge_silence(request, answer)
-        found = await judge(request, answer.response, self._engine)
-        return Verdict(
+            return await self._judge_silence(request, answer), None
+        judgement = await judge(
+            request,
+            answer.response,
+            self._engine,
+            calibration=self._calibration,
+            similarity_threshold=similarity_threshold,
+            deadline_s=JUDGE_TIMEOUT_S,
+        )
+        found = judgement.verdict
+        verdict = Verdict(
             attempt=request.attempt_number,
             outcome=found.outcome,
             method=found.method,
@@ -94,11 +117,11 @@ class Asker:
             reason=found.reason[:2000],
             evidence=found.evidence,
             replied=True,
-            tokens=found.tokens,
             tokens_per_s=answer.tokens_per_s if found.outcome == "pass" else None,
             # A receipt that failed its check is no statement of anybody's.
             receipt=None if found.method == "structure" else answer.response.receipt,
         )
+        return verdict, judgement
 
     async def _judge_silence(self, request: GenerateRequest, answer: Undelivered) -> Verdict:
         """No whole answer. It is the prover's fault unless our own canary says that it is ours."""

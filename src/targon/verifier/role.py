@@ -23,6 +23,7 @@ from targon.chain import Axon, Chain, ChainError, SubnetInfo
 from targon.engines import Engine, EngineError
 from targon.ledger import (
     BlocksSkipped,
+    CalibrationAdopted,
     IntervalClosed,
     IntervalOpened,
     LogOpened,
@@ -36,8 +37,11 @@ from targon.protocol.messages import GenerateRequest
 from targon.protocol.primitives import SPEC_VERSION, AttemptNumber, Block, Hotkey, Interval
 from targon.protocol.profile import Profile
 from targon.protocol.schedule import interval_of
+from targon.protocol.tiers import TIERS, Tier
 from targon.transport import NeuronClient
+from targon.verification import Calibration
 from targon.verifier.asking import Asker, Moment, attempt_event
+from targon.verifier.book import Book
 from targon.verifier.challenges import Challenge, make_challenge
 from targon.verifier.journal import Journal
 from targon.verifier.neurons import comings_and_goings, draw_provers, provers_among
@@ -71,7 +75,9 @@ class Verifier:
         settings: VerifierSettings,
         master_secret: bytes,
         random_bytes: Callable[[int], bytes],
+        calibration: Calibration | None,
     ) -> None:
+        """``calibration``: for the engine's model on this engine; without one every verdict is inconclusive."""
         self._chain = chain
         self._journal = journal
         self._engine = engine
@@ -86,7 +92,10 @@ class Verifier:
             client=client,
             signer=signer,
             random_bytes=random_bytes,
+            calibration=calibration,
         )
+        self._calibration = calibration
+        self._book = Book(journal, calibration)
         self._weights = WeightSetter(chain, journal, signer, settings.version_key)
         self._stop = anyio.Event()
 
@@ -104,6 +113,7 @@ class Verifier:
         """
         info = await self._chain.info()
         await self._open_log(info)
+        await self._adopt_calibration()
         await self._close_open_attempts("the verifier was restarted before it could judge the answer")
         try:
             async with anyio.create_task_group() as group:
@@ -184,6 +194,23 @@ class Verifier:
                     f"the log was begun with {name} {got!s}, expected {expected!s}: "
                     "give this verifier another --data.path, or its old settings"
                 )
+
+    async def _adopt_calibration(self) -> None:
+        """Say in the log what verdicts are judged by from here on."""
+        identity = self._engine.identity
+        if self._calibration is None:
+            logger.warning("no_calibration", model=identity.name, effect="every verdict will be inconclusive")
+            return
+        digest = self._calibration.digest()
+        if self._journal.standings.calibrations.get(identity.name) != digest:
+            await self._journal.append(
+                CalibrationAdopted(
+                    block=await self._chain.block(),
+                    model=identity.name,
+                    model_digest=identity.model_digest,
+                    calibration=digest,
+                )
+            )
 
     async def _close_open_attempts(self, reason: str) -> None:
         """Nobody is charged for an answer that was never judged."""
@@ -267,8 +294,10 @@ class Verifier:
         return made
 
     async def _ask(self, request: GenerateRequest, axon: Axon) -> None:
-        verdict = await self._asker.ask(request, axon)
-        await self._journal.append(verdict)
+        standing = self._journal.standings.prover(request.prover)
+        tier = Tier.BRONZE if standing is None else standing.tier
+        verdict, judgement = await self._asker.ask(request, axon, TIERS[tier].similarity_threshold)
+        await self._book.record(verdict, judgement, request.prover)
         logger.info(
             "verdict",
             prover=request.prover,

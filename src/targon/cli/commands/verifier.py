@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 import anyio
+import structlog
 from pydantic import Field
 
 from targon.chain import open_chain
@@ -18,13 +19,24 @@ from targon.cli.keys import open_hotkey
 from targon.cli.logging import configure_logging
 from targon.cli.options import EngineOptions, LoggingOptions, Options, SubtensorOptions, WalletOptions
 from targon.cli.signals import run_until_signalled
+from targon.engines import ModelIdentity
 from targon.ledger import SqliteLog
 from targon.oracle import OracleError, Passage, StandardLibraryText
 from targon.protocol.draws import SECRET_BYTES
 from targon.protocol.primitives import Block
 from targon.protocol.profile import PROFILES
 from targon.transport import Deadlines, NeuronClient
+from targon.verification import Calibration, CalibrationError, find_calibration
 from targon.verifier import Journal, PrivateInputUnavailable, Verifier, VerifierSettings
+
+logger = structlog.get_logger(__name__)
+
+
+class CalibrationOptions(Options):
+    """How far honest engines differ from this verifier's."""
+
+    path: Path | None = None
+    """A calibration, or a folder of them, for the engine's model; without it, what comes with the software."""
 
 
 class DataOptions(Options):
@@ -65,6 +77,7 @@ class VerifierCommand(Options):
     neuron: NeuronOptions = NeuronOptions()
     data: DataOptions = DataOptions()
     engine: EngineOptions = EngineOptions()
+    calibration: CalibrationOptions = CalibrationOptions()
     logging: LoggingOptions = LoggingOptions()
 
     def run(self) -> int:
@@ -85,10 +98,12 @@ class VerifierCommand(Options):
             stack.push_async_callback(chain.aclose)
             log = await SqliteLog.open(folder / "log.sqlite")
             stack.push_async_callback(log.aclose)
+            engine = await stack.enter_async_context(opened_engine(self.engine))
             verifier = Verifier(
                 chain=chain,
                 journal=await Journal.open(log),
-                engine=await stack.enter_async_context(opened_engine(self.engine)),
+                engine=engine,
+                calibration=await anyio.to_thread.run_sync(self._find_calibration, engine.identity),
                 client=await stack.enter_async_context(
                     NeuronClient(
                         deadlines=Deadlines(
@@ -114,6 +129,18 @@ class VerifierCommand(Options):
                 random_bytes=os.urandom,
             )
             await run_until_signalled(verifier.run, verifier.stop)
+
+    def _find_calibration(self, identity: ModelIdentity) -> Calibration | None:
+        """The calibration for the reference engine. One that was named must be right; that there is none at all
+        is said in the log, and every verdict says it again."""
+        named = self.calibration.path
+        try:
+            return find_calibration(identity, () if named is None else (named.expanduser(),))
+        except CalibrationError as error:
+            if named is not None:
+                raise
+            logger.warning("no_calibration", reason=str(error))
+            return None
 
 
 class EmbeddedInputs:
