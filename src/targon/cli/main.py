@@ -18,6 +18,7 @@ from pydantic_settings import (
 
 from targon import __version__
 from targon.chain import ChainError
+from targon.cli.commands.calibrate import CalibrateCommand
 from targon.cli.commands.chain import ChainCommand
 from targon.cli.commands.engine import EngineCommand
 from targon.cli.commands.localnet import LocalnetCommand
@@ -36,9 +37,11 @@ from targon.oracle import OracleError
 from targon.protocol.errors import ProtocolError
 from targon.prover import ProverError
 from targon.transport import PortInUse
+from targon.verification import CalibrationError
 from targon.verifier import LogOfAnother
 
 EXPECTED = (
+    CalibrationError,
     ChainError,
     CommandError,
     EngineError,
@@ -87,6 +90,7 @@ class Targon(BaseSettings):
     verify: CliSubCommand[VerifyCommand]
     wallet: CliSubCommand[WalletCommand]
     chain: CliSubCommand[ChainCommand]
+    calibrate: CliSubCommand[CalibrateCommand]
     redteam: CliSubCommand[RedteamCommand]
     vectors: CliSubCommand[VectorsCommand]
     version: bool = False

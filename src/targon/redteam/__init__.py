@@ -15,7 +15,7 @@ from targon.redteam.generating import Bench
 from targon.redteam.matrix import Matrix
 from targon.redteam.page import page_of
 from targon.redteam.report import table_of
-from targon.redteam.workloads import evaluation_passages
+from targon.redteam.workloads import calibration_passages, evaluation_passages
 
 __all__ = [
     "ATTACKS",
@@ -29,6 +29,7 @@ __all__ = [
     "UnknownAttack",
     "Wrapper",
     "WrongSeed",
+    "calibration_passages",
     "evaluation_passages",
     "page_of",
     "run_bench",

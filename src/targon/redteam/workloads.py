@@ -115,10 +115,20 @@ WORKLOADS: Final = {
 }
 
 
+def calibration_passages() -> list[str]:
+    """The passages that calibrations are made of: every other one. Reads files: keep it off the event loop."""
+    return _every_other_passage(0)
+
+
 def evaluation_passages() -> list[str]:
     """The passages that no calibration is made of. Reads files: keep it off the event loop."""
+    return _every_other_passage(1)
+
+
+def _every_other_passage(first: int) -> list[str]:
     library = StandardLibraryText()
-    return [library.passage(-(-(place << 64) // len(library))).text for place in range(1, len(library), 2)]
+    places = range(first, len(library), 2)
+    return [library.passage(-(-(place << 64) // len(library))).text for place in places]
 
 
 def tasks_of(workload: Workload, passages: Sequence[str], count: int) -> list[GenerateTask]:

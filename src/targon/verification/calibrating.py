@@ -190,17 +190,16 @@ def try_out(calibration: Calibration, answers: Sequence[Measured]) -> Tried:
             continue
         state = advance(state, one.observations, bets_of(band))
         mismatches += int((one.observations.mismatched & ~one.observations.unsure).sum())
-    return Tried(
-        state.completions, state.tokens, uncovered, mismatches, state.log_peak, state.convicted_at
-    )
+    return Tried(state.completions, state.tokens, uncovered, mismatches, state.log_peak, state.convicted_at)
 
 
 def describe(band: Band) -> str:
     """A band in one line."""
     scope = band.scope
     total = sum(stratum.positions for stratum in band.gaps)
+    cuts = f"top-p {scope.top_p.low:g} to {scope.top_p.high:g}, top-k {', '.join(map(str, scope.top_k))}"
     return (
-        f"T {scope.temperature.low:g} to {scope.temperature.high:g}, top-p {scope.top_p.low:g} to "
-        f"{scope.top_p.high:g}, top-k {', '.join(map(str, scope.top_k))}: {total:,} positions, margin {band.margin:.3f}, "
-        f"recurrence {band.recurrence:.2f}, bounds {' '.join(f'{stratum.bound:.2g}' for stratum in band.gaps)}"
+        f"T {scope.temperature.low:g} to {scope.temperature.high:g}, {cuts}: {total:,} positions, "
+        f"margin {band.margin:.3f}, recurrence {band.recurrence:.2f}, "
+        f"bounds {' '.join(f'{stratum.bound:.2g}' for stratum in band.gaps)}"
     )
