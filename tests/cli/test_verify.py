@@ -71,7 +71,7 @@ def file(tmp_path: Path) -> Callable[..., str]:
 
 @pytest.fixture
 def calibration(tmp_path: Path) -> str:
-    made = Calibration(model_digest="d" * 64, engine="tiny 1", dtype="float32", bands=(band_with(),))
+    made = Calibration(model_digest="d" * 64, engine="tiny", dtype="float32", bands=(band_with(),))
     return str(save_calibration(made, tmp_path))
 
 

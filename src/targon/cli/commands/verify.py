@@ -30,6 +30,7 @@ from targon.verification import (
     check_answer,
     check_unaided,
     evidence_of,
+    find_calibration,
     load_calibration,
     read_answers,
 )
@@ -49,7 +50,7 @@ class VerifyCommand(Options):
     engine: EngineOptions | Literal["none"] = EngineOptions()
     """The engine to check with; '--engine none' checks signature, digests and form only."""
     calibration: Path | None = None
-    """File that says how far honest engines differ from this one."""
+    """File that says how far honest engines differ from this one; without it, what comes with the software."""
     similarity: float = Field(SIMILARITY, ge=0.0, le=1.0)
     """Least share of tokens that must be what the sampler draws, but for a hair."""
     deadline: float = Field(300.0, gt=0.0)
@@ -63,21 +64,26 @@ class VerifyCommand(Options):
     async def _verify(self) -> int:
         try:
             answers = await anyio.to_thread.run_sync(lambda: list(read_answers(self.file)))
-            calibration = self._calibration()
+            if self.calibration is not None:
+                load_calibration(self.calibration)  # whether it is one at all
         except (AnswerFileError, CalibrationError) as error:
             return _complain(str(error), UNUSABLE)
         checked: Checked = []
-        note = None
+        calibration, note = None, None
         async with AsyncExitStack() as stack:
             engine: Engine | None = None
             if isinstance(self.engine, EngineOptions):
                 try:
                     engine = await stack.enter_async_context(opened_engine(self.engine))
-                    note = _misfit(calibration, engine)
+                    calibration = find_calibration(
+                        engine.identity, [] if self.calibration is None else [self.calibration]
+                    )
+                except CalibrationError as error:
+                    note = str(error)
                 except EngineError as error:
                     note = f"there is no engine: {error}"
             for answer in answers:
-                checked.append(await self._check(answer, engine, None if note else calibration))
+                checked.append(await self._check(answer, engine, calibration))
         evidence = evidence_of(checked)
         if self.as_json:
             sys.stdout.write(json.dumps(_as_json(checked, evidence, note)) + "\n")
@@ -93,20 +99,6 @@ class VerifyCommand(Options):
         return await check_answer(
             answer, engine, calibration, similarity_threshold=self.similarity, deadline_s=self.deadline
         )
-
-    def _calibration(self) -> Calibration | None:
-        return None if self.calibration is None else load_calibration(self.calibration)
-
-
-def _misfit(calibration: Calibration | None, engine: Engine) -> str | None:
-    if calibration is None:
-        return None
-    identity = engine.identity
-    try:
-        calibration.check_reference(identity.model_digest, identity.engine, identity.dtype)
-    except CalibrationError as error:
-        return str(error)
-    return None
 
 
 def _exit_code(checked: Checked, evidence: Evidence) -> int:
