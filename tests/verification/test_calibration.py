@@ -310,3 +310,18 @@ def test_int8_lies_above_the_bounds_that_honest_runs_set():
     bounds = np.array([stratum.bound for stratum in measured(1600).gaps])
     assert (bounds > HONEST).all()
     assert ((bounds < INT8) == [False, True, True, True, True, True, False, False, False]).all()
+
+
+def test_a_scope_of_which_little_was_seen_borrows_from_the_others():
+    little, much = run("bf16", HONEST, 40, seed=3), run("bf16", HONEST, 1500)
+    alone, with_others = measure(SCOPE, [little]), measure(SCOPE, [little], [much])
+    assert all(b.bound < 0.3 * a.bound for a, b in zip(alone.gaps[5:], with_others.gaps[5:], strict=True))
+    assert with_others.recurrence < alone.recurrence
+    assert with_others.gaps[8].positions == alone.gaps[8].positions
+
+
+def test_a_scope_that_contradicts_the_others_goes_by_its_own():
+    odd, much = run("greedy", np.minimum(0.9, 3.0 * HONEST), 300, seed=3), run("bf16", HONEST, 1500)
+    band = measure(SCOPE, [odd], [much])
+    assert band.gaps[1].bound > TOLERANCE * 0.5
+    assert band.gaps[2].bound > TOLERANCE * 0.28

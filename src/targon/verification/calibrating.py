@@ -139,16 +139,17 @@ def calibrate(identity: ModelIdentity, measured: Mapping[str, Sequence[Measured]
         )
         for name, scope in SCOPES.items()
     }
-    bands = []
-    for band_name, scope in bounded.items():
-        runs = []
-        for name, group in measured.items():
-            own = [one for one in group if _band_name(bounded, one) == band_name]
-            if sum(one.observations.positions for one in own):
-                margins = np.concatenate([one.margins for one in own])
-                runs.append(HonestRun(name, [one.observations for one in own], margins))
-        if runs:
-            bands.append(measure(scope, runs))
+    runs = {
+        band: [
+            run for name, group in measured.items() if (run := _run(name, group, band, bounded)) is not None
+        ]
+        for band in bounded
+    }
+    bands = [
+        measure(scope, runs[band], [run for other in bounded if other != band for run in runs[other]])
+        for band, scope in bounded.items()
+        if runs[band]
+    ]
     if not bands:
         raise CalibrationError(f"got no honest answers within any of the bands: {', '.join(SCOPES)}")
     return Calibration(
@@ -157,6 +158,14 @@ def calibrate(identity: ModelIdentity, measured: Mapping[str, Sequence[Measured]
         dtype=identity.dtype,
         bands=tuple(bands),
     )
+
+
+def _run(name: str, group: Sequence[Measured], band: str, scopes: Mapping[str, Scope]) -> HonestRun | None:
+    """What a configuration answered within a band; None if nothing."""
+    own = [one for one in group if _band_name(scopes, one) == band]
+    if not own:
+        return None
+    return HonestRun(name, [one.observations for one in own], np.concatenate([one.margins for one in own]))
 
 
 def _band_name(scopes: Mapping[str, Scope], one: Measured) -> str | None:

@@ -254,26 +254,29 @@ class HonestRun:
     """``(any,)``: by how much the claimed token missed the replayed choice, in logits, at the sure positions."""
 
 
-def measure(scope: Scope, runs: Sequence[HonestRun]) -> Band:
+def measure(scope: Scope, runs: Sequence[HonestRun], others: Sequence[HonestRun] = ()) -> Band:
     """The bounds that honest runs support, for the scope in which they were made.
 
-    Give runs that behave alike as one: each is a configuration of its own, and where one has few positions,
-    its limits are wide, and so are the bounds.
+    Args:
+        runs: made within the scope. Those that behave alike belong together as one.
+        others: made outside of it, from which it may borrow: gaps are in logits, and mean the same at every
+            temperature. Where its own counts contradict theirs, its own are taken.
 
     Raises:
         CalibrationError: if there is nothing to measure.
     """
     if not runs or any(not sum(c.positions for c in run.completions) for run in runs):
         raise CalibrationError("got a configuration without positions, expected some honest ones for each")
-    risk = (1.0 - CONFIDENCE) / ((len(runs) + 1) * _CLAIMS)
+    risk = (1.0 - CONFIDENCE) / ((len(runs) + 2) * _CLAIMS)
     tallies = [_Tally.of(run) for run in runs]
     together = _Tally.sum(tallies)
-    gaps = tuple(_gap_stratum(tallies, together, stratum, risk) for stratum in range(GAP_STRATA))
+    everything = _Tally.sum([together, *map(_Tally.of, others)])
+    gaps = tuple(_gap_stratum(tallies, together, everything, stratum, risk) for stratum in range(GAP_STRATA))
     bounds = np.array([stratum.bound for stratum in gaps])
     return Band(
         scope=scope,
         gaps=gaps,
-        recurrence=_recurrence(runs, bounds, risk),
+        recurrence=_recurrence(runs, others, bounds, risk),
         margin=TOLERANCE * max(float(np.quantile(run.margins, MARGIN_QUANTILE)) for run in runs),
         tails=tuple(_tail_stratum(tallies, together, stratum, risk) for stratum in range(TAIL_STRATA)),
         configurations=tuple(
@@ -322,12 +325,17 @@ class _Tally:
         return cls(*(np.sum([getattr(tally, name) for tally in tallies], axis=0) for name in cls.__slots__))
 
 
-def _gap_stratum(tallies: Sequence[_Tally], together: _Tally, stratum: int, risk: float) -> GapStratum:
-    everybody = _worst_rate(together, stratum, risk)
+def _gap_stratum(
+    tallies: Sequence[_Tally], together: _Tally, everything: _Tally, stratum: int, risk: float
+) -> GapStratum:
+    own = slice(stratum, stratum + 1)
+    everybody = _worst_rate(everything, stratum, risk)
+    if _limit(lower_limit, together, own, CONTRADICTION_RISK) > everybody:
+        everybody = _worst_rate(together, stratum, risk)
     worst = everybody
     for tally in tallies:
-        much = tally.positions[stratum] >= BORROWING_SHARE * together.positions[stratum]
-        if much or _limit(lower_limit, tally, slice(stratum, stratum + 1), CONTRADICTION_RISK) > everybody:
+        much = tally.positions[stratum] >= BORROWING_SHARE * everything.positions[stratum]
+        if much or _limit(lower_limit, tally, own, CONTRADICTION_RISK) > everybody:
             worst = max(worst, _worst_rate(tally, stratum, risk))
     return GapStratum(
         positions=int(together.positions[stratum]),
@@ -352,29 +360,43 @@ def _limit(limit: Callable[[int, int, float], float], tally: _Tally, strata: sli
     return limit(int(tally.mismatches[strata].sum()), int(tally.positions[strata].sum()), risk)
 
 
-def _recurrence(runs: Sequence[HonestRun], bounds: Floats, risk: float) -> float:
+def _recurrence(runs: Sequence[HonestRun], others: Sequence[HonestRun], bounds: Floats, risk: float) -> float:
     """Mismatches after a telling one of the same completion, against how many there would be if they had
     nothing to do with it.
 
     All runs together, each against its own rates: one that is worse throughout shows no recurrence by that.
+    Those outside the scope count, too, unless the scope's own contradict them.
     """
-    telling, responsive = bounds <= TELLING_BOUND, bounds <= RESPONSIVE_BOUND
-    again = exposed = 0
-    unrelated = 0.0
-    for run, tally in zip(runs, map(_Tally.of, runs), strict=True):
-        after = np.zeros(GAP_STRATA)
-        for one in run.completions:
-            strata, mismatched = gap_stratum(one.gaps[~one.unsure]), one.mismatched[~one.unsure]
-            told = mismatched & telling[strata]
-            later = (np.cumsum(told) - told > 0) & responsive[strata]
-            after += np.bincount(strata[later], minlength=GAP_STRATA)
-            again += int((mismatched & later).sum())
-        exposed += int(after.sum())
-        unrelated += float(after @ (tally.mismatches / np.maximum(tally.positions, 1)))
-    if unrelated == 0.0:
-        return UNKNOWN_RECURRENCE
-    worst = upper_limit(again, exposed, risk) * exposed / unrelated
+    own = np.sum([_repeats(run, bounds) for run in runs], axis=0)
+    everything = np.sum([own, *(_repeats(run, bounds) for run in others)], axis=0)
+    worst = _recurrence_limit(upper_limit, everything, risk)
+    if _recurrence_limit(lower_limit, own, CONTRADICTION_RISK) > worst:
+        worst = _recurrence_limit(upper_limit, own, risk)
     return min(max(TOLERANCE, worst), UNKNOWN_RECURRENCE)
+
+
+def _repeats(run: HonestRun, bounds: Floats) -> Floats:
+    """``(3,)``: mismatches after a telling one, positions after one, and how many mismatches those would have
+    if they had nothing to do with it."""
+    telling, responsive = bounds <= TELLING_BOUND, bounds <= RESPONSIVE_BOUND
+    tally = _Tally.of(run)
+    after = np.zeros(GAP_STRATA)
+    again = 0
+    for one in run.completions:
+        strata, mismatched = gap_stratum(one.gaps[~one.unsure]), one.mismatched[~one.unsure]
+        told = mismatched & telling[strata]
+        later = (np.cumsum(told) - told > 0) & responsive[strata]
+        after += np.bincount(strata[later], minlength=GAP_STRATA)
+        again += int((mismatched & later).sum())
+    rates = tally.mismatches / np.maximum(tally.positions, 1)
+    return np.array([again, after.sum(), after @ rates])
+
+
+def _recurrence_limit(limit: Callable[[int, int, float], float], repeats: Floats, risk: float) -> float:
+    again, exposed, unrelated = repeats.tolist()
+    if unrelated == 0.0:
+        return UNKNOWN_RECURRENCE if limit is upper_limit else 0.0
+    return float(limit(int(again), int(exposed), risk) * exposed / unrelated)
 
 
 def _tail_stratum(tallies: Sequence[_Tally], together: _Tally, stratum: int, risk: float) -> TailStratum:
