@@ -37,8 +37,12 @@ def test_the_commands_of_the_page_are_understood(words, capsys, monkeypatch):
     from targon.cli.commands import redteam
 
     asked = []
-    monkeypatch.setattr(redteam.RedteamCommand, "_run", None)
-    monkeypatch.setattr(redteam.anyio, "run", lambda _, bench, attacks: asked.append((bench, attacks)) or 0)
+
+    async def run(_, bench, attacks):
+        asked.append((bench, attacks))
+        return 0
+
+    monkeypatch.setattr(redteam.RedteamCommand, "_run", run)
     assert main(words) == 0, capsys.readouterr().err
     ((bench, attacks),) = asked
     assert bench.completions == (redteam.QUICK_COMPLETIONS if "--quick" in words else redteam.COMPLETIONS)

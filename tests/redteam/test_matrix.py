@@ -11,7 +11,7 @@ import pytest
 from targon.protocol.conviction import CONVICTION
 from targon.redteam.attacks import BY_NAME, Attack
 from targon.redteam.judging import DIVERGENCE, EVIDENCE, EXACT, METHODS, STRUCTURE, SURPRISAL, Judged
-from targon.redteam.matrix import make_row, usual_surprisals
+from targon.redteam.matrix import LEAST_HONEST, make_row, usual_surprisals
 from targon.redteam.streams import ENOUGH, Pool, growth, run_through, spread_of, tokens_to_conviction
 from targon.verification import Observations, bets_of
 from tests.redteam.conftest import tiny_calibration
@@ -106,8 +106,10 @@ def test_surprisal_flags_what_lies_outside_of_honest_answers_on_either_side():
     assert made.detection[SURPRISAL] == 0.75
 
 
-def test_surprisal_is_not_known_where_no_honest_answer_is_like_it():
+def test_surprisal_is_not_known_where_hardly_an_honest_answer_is_like_it():
     assert row([judged()]).detection[SURPRISAL] is None
+    assert usual_surprisals([judged()] * (LEAST_HONEST - 1)) == {}
+    assert usual_surprisals([judged()] * LEAST_HONEST) == {0.8: (1.0, 1.0)}
 
 
 def test_quantiles_are_tokens_of_streams_and_none_beyond_the_end():

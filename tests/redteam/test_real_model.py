@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from targon.engines import Engine, ReplayTask, connect_engine
+from targon.protocol.primitives import TokenId
 from targon.redteam import Bench, run_bench, with_needs
 from targon.redteam.attacks import EngineSpec
 from targon.redteam.judging import EXACT, STRUCTURE
@@ -66,7 +67,6 @@ async def test_a_sampler_that_is_hotter_than_asked_misses_tokens_and_an_honest_o
 async def test_a_replay_says_where_a_wrong_token_was_claimed(engine: Engine):
     task = task_of("Count to five.", max_tokens=8)
     ids, _ = await continued(engine, task, [])
-    wrong = [*ids]
-    wrong[2] = wrong[2] + 1
-    (replayed,) = await engine.replay([ReplayTask(task.messages, tuple(wrong), task.sampling, task.run_key)])
+    wrong = (*ids[:2], TokenId(ids[2] + 1), *ids[3:])
+    (replayed,) = await engine.replay([ReplayTask(task.messages, wrong, task.sampling, task.run_key)])
     assert int(np.flatnonzero(replayed.replay.margins)[0]) == 2

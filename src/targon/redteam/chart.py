@@ -93,12 +93,19 @@ def _evidence(axes: Axes, matrix: Matrix) -> None:
             linewidth=0,
         )
     axes.axhline(matrix.conviction, color="crimson", linewidth=1)
-    axes.text(1.1, matrix.conviction + 0.2, "conviction: e = 10,000", color="crimson", fontsize=8)
+    axes.text(
+        matrix.most_tokens,
+        matrix.conviction + 0.2,
+        "conviction: e = 10,000 ",
+        ha="right",
+        color="crimson",
+        fontsize=8,
+    )
     axes.set_xscale("log")
     axes.set_xlim(1, matrix.most_tokens)
     axes.set_ylim(-3, 15)
     axes.set_xlabel("verified tokens")
     axes.set_ylabel("ln e (median of streams; band: the middle 80%)")
     axes.set_title("Evidence over time", fontsize=10)
-    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(0.0, 0.78))
+    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     axes.grid(alpha=0.2)

@@ -20,6 +20,9 @@ STREAMS: Final = 300
 USUAL_SURPRISAL: Final = 0.01
 """Surprisal alone takes an answer for a cheat's that is further out than all but this share of honest ones."""
 
+LEAST_HONEST: Final = 30
+"""With fewer honest answers at a temperature there is no saying how far out theirs lie."""
+
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
@@ -139,12 +142,15 @@ def make_row(
 
 
 def usual_surprisals(honest: Sequence[Judged]) -> dict[float, tuple[float, float]]:
-    """By temperature, between which surprisals all but ``USUAL_SURPRISAL`` of honest answers lie."""
+    """By temperature, between which surprisals all but ``USUAL_SURPRISAL`` of honest answers lie; nothing for those
+    with fewer than ``LEAST_HONEST`` answers."""
     outside = (USUAL_SURPRISAL / 2, 1 - USUAL_SURPRISAL / 2)
     found: dict[float, tuple[float, float]] = {}
     for temperature in {one.temperature for one in honest}:
-        low, high = np.quantile([one.surprisal for one in honest if one.temperature == temperature], outside)
-        found[temperature] = (float(low), float(high))
+        values = [one.surprisal for one in honest if one.temperature == temperature]
+        if len(values) >= LEAST_HONEST:
+            low, high = np.quantile(values, outside)
+            found[temperature] = (float(low), float(high))
     return found
 
 
