@@ -115,6 +115,13 @@ def test_nothing_is_learned_by_heart():
     assert abs(found(own(1, "x"), own(2, "y"), ("content",))["content"] - 0.5) < 0.12
 
 
+def test_subjects_of_very_different_sizes_are_not_mistaken_for_a_sign():
+    """Folds then hold very different shares of challenges; only requests of one fold are compared."""
+    uneven = [replace(one, subject=f"x {int(place**0.25)}") for place, one in enumerate(sightings(1, 1200))]
+    told = found(uneven, sightings(2, 1200, side="other"), ("parameters", "timing"))
+    assert all(abs(one - 0.5) < 0.08 for one in told.values())
+
+
 def test_telling_words_are_named():
     challenges = [replace(one, messages=(_said(one, " xylophone"),)) for one in sightings(2, side="other")]
     users, given_away = telling_words(sightings(1), challenges, 5)

@@ -111,13 +111,13 @@ def telltales(
     sightings = [*organic, *challenges]
     truth = np.repeat([0.0, 1.0], [len(organic), len(challenges)])
     rng = np.random.default_rng(seed)
-    folds = _folds(sightings, rng)
+    folds = _folds(sightings, truth, rng)
     words = _words_scores(sightings, truth, folds) if {"content", "all"} & set(groups) else []
     found = []
     for group in groups:
         scores = _tree_scores(sightings, truth, folds, words, group)
-        low, high = _interval(truth, scores, rng)
-        found.append(Telltale(group, auc(truth, scores), low, high))
+        low, high = _interval(truth, scores, folds, rng)
+        found.append(Telltale(group, _auc_within(truth, scores, folds), low, high))
     return tuple(found)
 
 
@@ -162,21 +162,35 @@ def auc(truth: Floats, scores: Floats) -> float:
     return float((ranks[truth == 1.0].sum() - ones * (ones + 1) / 2) / (ones * (truth.size - ones)))
 
 
-def _interval(truth: Floats, scores: Floats, rng: np.random.Generator) -> tuple[float, float]:
+def _auc_within(truth: Floats, scores: Floats, folds: NDArray[np.int64]) -> float:
+    """The AUC over pairs of one fold. Scores of two folds come from two classifiers, and don't compare."""
+    parts = [(truth[folds == fold], scores[folds == fold]) for fold in range(FOLDS)]
+    pairs = np.array([labels.sum() * (labels.size - labels.sum()) for labels, _ in parts])
+    aucs = [auc(*part) if count else 0.0 for part, count in zip(parts, pairs, strict=True)]
+    return float(np.average(aucs, weights=pairs))
+
+
+def _interval(
+    truth: Floats, scores: Floats, folds: NDArray[np.int64], rng: np.random.Generator
+) -> tuple[float, float]:
     """A 95% bootstrap interval of the AUC; each side is resampled by itself."""
     zeros, ones = np.flatnonzero(truth == 0.0), np.flatnonzero(truth == 1.0)
     found = []
     for _ in range(RESAMPLES):
         chosen = np.concatenate([rng.choice(zeros, zeros.size), rng.choice(ones, ones.size)])
-        found.append(auc(truth[chosen], scores[chosen]))
+        found.append(_auc_within(truth[chosen], scores[chosen], folds[chosen]))
     low, high = np.quantile(found, (0.025, 0.975))
     return float(low), float(high)
 
 
-def _folds(sightings: Sequence[Sighting], rng: np.random.Generator) -> NDArray[np.int64]:
-    """The fold of each sighting; equal subjects are in one fold."""
-    subjects = sorted({seen.subject for seen in sightings})
-    dealt = dict(zip(subjects, rng.permutation(len(subjects)) % FOLDS, strict=True))
+def _folds(sightings: Sequence[Sighting], truth: Floats, rng: np.random.Generator) -> NDArray[np.int64]:
+    """The fold of each sighting; equal subjects are in one fold, and the subjects of a side are spread evenly."""
+    dealt: dict[str, int] = {}
+    for side in (truth == 0.0, truth == 1.0):
+        subjects = sorted(
+            {seen.subject for seen, here in zip(sightings, side, strict=True) if here} - dealt.keys()
+        )
+        dealt |= zip(subjects, (rng.permutation(len(subjects)) % FOLDS).tolist(), strict=True)
     return np.array([dealt[seen.subject] for seen in sightings])
 
 

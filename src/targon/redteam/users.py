@@ -14,6 +14,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 from typing import Final
 
@@ -69,9 +70,9 @@ class UsersClient:
     """None where it sends none."""
 
 
-def draw_clients(rng: random.Random, count: int = APPLICATIONS) -> tuple[UsersClient, ...]:
+def draw_clients(rng: random.Random, many: int = APPLICATIONS) -> tuple[UsersClient, ...]:
     """So many applications, the busiest first."""
-    return tuple(_client(rng) for _ in range(count))
+    return tuple(_client(rng) for _ in range(many))
 
 
 def _client(rng: random.Random) -> UsersClient:
@@ -88,13 +89,13 @@ def _client(rng: random.Random) -> UsersClient:
 
 
 def invented(rng: random.Random) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Conversations without end, each with its subject: turns of user and assistant, the user's last."""
-    while True:
+    """Conversations without end, each with a number for its subject: turns of user and assistant, the user's last."""
+    for number in count():
         thing = rng.choice(THINGS)
         turns = [rng.choice(FORMS).format(verb=rng.choice(VERBS), thing=thing)]
         while rng.random() < 0.35:
             turns += [rng.choice(REPLIES), rng.choice(AGAIN)]
-        yield thing, tuple(turns)
+        yield str(number), tuple(turns)
 
 
 def read_conversations(path: Path) -> list[tuple[str, tuple[str, ...]]]:
