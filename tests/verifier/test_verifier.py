@@ -82,7 +82,8 @@ async def test_the_evidence_convicts_a_cheat_and_the_log_says_by_what(world: Wor
     convicted, other = standings.prover(cheat), standings.prover(honest)
     assert convicted is not None
     assert other is not None
-    assert (convicted.convictions, convicted.score, convicted.on_probation) == (1, 0.0, True)
+    assert convicted.convictions >= 1  # there may have been time for another
+    assert (convicted.score, convicted.on_probation) == (0.0, True)
     assert (other.convictions, other.evidence is not None) == (0, True)
 
 

@@ -4,8 +4,8 @@ A step
   1. notes who joined and left, and opens or closes intervals as blocks demand;
   2. sets weights, in the first step of an epoch;
   3. draws the provers to challenge and makes each a challenge of its own;
-  4. writes the attempts to the log, and only then sends them;
-  5. judges the answers and writes the verdicts;
+  4. writes the attempts to the log, and only then sends each, at a moment that is drawn as well;
+  5. judges the answers and writes the verdicts, with what they are evidence of, and convictions;
   6. closes, which moves the scores.
 
 The next step starts when the last has ended. Blocks that pass meanwhile are skipped, and logged.
@@ -42,7 +42,7 @@ from targon.transport import NeuronClient
 from targon.verification import Calibration
 from targon.verifier.asking import Asker, Moment, attempt_event
 from targon.verifier.book import Book
-from targon.verifier.challenges import Challenge, make_challenge
+from targon.verifier.challenges import Challenge, challenge_delay_s, make_challenge
 from targon.verifier.journal import Journal
 from targon.verifier.neurons import comings_and_goings, draw_provers, provers_among
 from targon.verifier.ports import PrivateInputs, PrivateInputUnavailable
@@ -50,6 +50,9 @@ from targon.verifier.settings import VerifierSettings
 from targon.verifier.weights import WeightSetter
 
 logger = structlog.get_logger(__name__)
+
+SENDING_SPAN = 0.5
+"""Share of a block over which a step's requests are sent: users' requests don't come all at once."""
 
 RETRY_S = 2.0
 """Pause after a step that our own side could not take."""
@@ -268,8 +271,9 @@ class Verifier:
         ]
         await self._journal.append_numbered(first, *(attempt_event(r, block) for r in requests))
         async with anyio.create_task_group() as group:
-            for request, (_, axon) in zip(requests, chosen, strict=True):
-                group.start_soon(self._ask, request, axon)
+            for request, (prover, axon) in zip(requests, chosen, strict=True):
+                delay_s = challenge_delay_s(secret, block, prover, SENDING_SPAN * info.block_seconds)
+                group.start_soon(self._ask, request, axon, delay_s)
 
     async def _make_challenges(
         self, provers: list[Hotkey], secret: bytes, block: Block
@@ -293,7 +297,8 @@ class Verifier:
             raise troubles[0]
         return made
 
-    async def _ask(self, request: GenerateRequest, axon: Axon) -> None:
+    async def _ask(self, request: GenerateRequest, axon: Axon, delay_s: float) -> None:
+        await anyio.sleep(delay_s)
         standing = self._journal.standings.prover(request.prover)
         tier = Tier.BRONZE if standing is None else standing.tier
         verdict, judgement = await self._asker.ask(request, axon, TIERS[tier].similarity_threshold)
