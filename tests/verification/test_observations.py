@@ -1,0 +1,167 @@
+"""What the evidence takes in of a replay, and how it is written down."""
+
+from __future__ import annotations
+
+import base64
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from targon.protocol.replay import MARGIN_CLIP, Replay
+from targon.verification.bets import bets_of
+from targon.verification.evidence import EvidenceState, advance, trace
+from targon.verification.observations import GAP_EDGES, GAP_STRATA, Observations
+from tests.verification.completions import HONEST, INT4, INT8, band_with, drawn
+
+BETS = bets_of(band_with())
+
+
+def replay(count: int, **fields: object) -> Replay:
+    """A replay of an honest answer, but for these fields."""
+    usual: dict[str, object] = {
+        "best_ids": np.arange(count),
+        "gaps": np.full(count, 0.5),
+        "margins": np.zeros(count),
+        "among": np.ones(count, np.bool_),
+        "unsure": np.zeros(count, np.bool_),
+        "on_cut": np.zeros(count, np.bool_),
+        "tail_mass": np.full(count, 0.25),
+        "in_tail": np.zeros(count, np.bool_),
+    }
+    return Replay(**{name: np.array(value) for name, value in (usual | fields).items()})  # type: ignore[arg-type]
+
+
+positions = st.tuples(
+    st.floats(0.0, MARGIN_CLIP),
+    st.sampled_from([0.0, 0.0, 1e-12, 0.3, MARGIN_CLIP]),
+    st.booleans(),
+    st.booleans(),
+    st.floats(0.0, 1.0) | st.just(math.nan),
+    st.booleans(),
+)
+
+
+@st.composite
+def replays(draw: st.DrawFn) -> Replay:
+    rows = draw(st.lists(positions, max_size=40))
+    gaps, margins, unsure, on_cut, masses, tails = list(zip(*rows, strict=True)) or [()] * 6
+    return replay(
+        len(rows),
+        gaps=np.array(gaps, np.float64),
+        margins=np.array(margins, np.float64),
+        unsure=np.array(unsure, np.bool_),
+        on_cut=np.array(on_cut, np.bool_),
+        tail_mass=np.array(masses, np.float64),
+        in_tail=np.array(tails, np.bool_),
+    )
+
+
+# of a replay
+
+
+@pytest.mark.parametrize(("temperature", "gap"), [(1.0, 0.4), (0.5, 0.2), (0.0, 0.4)])
+def test_gaps_are_in_logits_whatever_the_temperature(temperature: float, gap: float) -> None:
+    assert Observations.of(replay(1, gaps=[0.4]), temperature).gaps.tolist() == [gap]
+
+
+def test_a_mismatch_is_a_margin_however_small() -> None:
+    observed = Observations.of(replay(3, margins=[0.0, 1e-300, MARGIN_CLIP]), 0.8)
+    assert observed.mismatched.tolist() == [False, True, True]
+
+
+def test_positions_that_are_unsure_or_hang_on_a_cut_or_have_no_gap_are_skipped() -> None:
+    observed = Observations.of(
+        replay(
+            4,
+            unsure=[False, True, False, False],
+            on_cut=[False, False, True, False],
+            gaps=[1.0, 1.0, 1.0, math.nan],
+        ),
+        1.0,
+    )
+    assert observed.unsure.tolist() == [False, True, True, True]
+    assert observed.positions == 4
+    assert observed.gaps.tolist() == [1.0, 1.0, 1.0, 0.0]
+
+
+def test_tails_are_taken_over_and_where_there_is_none_there_stays_none() -> None:
+    observed = Observations.of(replay(3, tail_mass=[0.0, math.nan, 1.0], in_tail=[False, False, True]), 1.0)
+    np.testing.assert_array_equal(observed.tail_mass, [0.0, math.nan, 1.0])
+    assert observed.in_tail.tolist() == [False, False, True]
+
+
+@given(st.floats(0.0, 1.0))
+def test_a_tail_mass_is_rounded_to_what_can_be_written_down(mass: float) -> None:
+    rounded = float(Observations.of(replay(1, tail_mass=[mass]), 1.0).tail_mass[0])
+    assert rounded == pytest.approx(mass, abs=0.5 / 65_535)
+    assert rounded * 65_535 == pytest.approx(round(rounded * 65_535), abs=1e-9)
+
+
+# packed
+
+
+@settings(deadline=None, max_examples=150)
+@given(replays(), st.sampled_from([0.0, 0.3, 0.8, 1.0, 1.2]), st.integers(0, 3))
+def test_what_was_packed_gives_exactly_the_same_evidence(
+    made: Replay, temperature: float, before: int
+) -> None:
+    observed = Observations.of(made, temperature)
+    back = Observations.unpack(observed.pack())
+    assert back.positions == observed.positions
+    state = EvidenceState()
+    rng = np.random.default_rng(before)
+    for _ in range(before):
+        state = advance(state, drawn(rng, HONEST), BETS)
+    assert advance(state, back, BETS) == advance(state, observed, BETS)
+    np.testing.assert_array_equal(trace(state, back, BETS), trace(state, observed, BETS))
+
+
+@settings(deadline=None, max_examples=50)
+@given(replays())
+def test_packing_what_was_unpacked_changes_nothing(made: Replay) -> None:
+    packed = Observations.of(made, 1.0).pack()
+    assert Observations.unpack(packed).pack() == packed
+    assert len(base64.b64decode(packed)) == 3 * made.gaps.size
+
+
+@pytest.mark.parametrize("rates", [HONEST, INT8, INT4])
+def test_a_prover_s_whole_evidence_can_be_computed_from_what_was_packed(rates: np.ndarray) -> None:
+    rng = np.random.default_rng(5)
+    at_once, from_log = EvidenceState(), EvidenceState()
+    for _ in range(40):
+        one = drawn(rng, rates)
+        one = Observations(  # masses as a replay's are
+            one.gaps, one.mismatched, one.unsure, np.round(one.tail_mass * 65_535) / 65_535, one.in_tail
+        )
+        at_once = advance(at_once, one, BETS)
+        from_log = advance(from_log, Observations.unpack(one.pack()), BETS)
+    assert from_log.to_bytes() == at_once.to_bytes()
+
+
+def test_gaps_come_back_as_the_lower_ends_of_their_strata() -> None:
+    ends = [0.0, *GAP_EDGES]
+    packed = Observations.of(replay(GAP_STRATA, gaps=[end + 0.001 for end in ends]), 1.0).pack()
+    assert Observations.unpack(packed).gaps.tolist() == ends
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (base64.b64encode(bytes(4)).decode(), "got 4 bytes, expected three per position"),
+        (base64.b64encode(bytes([GAP_STRATA, 0, 0])).decode(), f"expected one below {GAP_STRATA}"),
+        (base64.b64encode(bytes([0, 0, 0, 15, 0, 0])).decode(), "got stratum 15"),
+        ("AAA", "padding"),
+        ("AA*A", "[Nn]on-base64|[Oo]nly base64"),
+    ],
+)
+def test_what_no_packing_makes_is_refused(text: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Observations.unpack(text)
+
+
+def test_nothing_observed_is_packed_as_nothing() -> None:
+    assert Observations.of(replay(0), 1.0).pack() == ""
+    assert Observations.unpack("").positions == 0
