@@ -19,9 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.row import Row
+from targon.protocol.conviction import LOG_CONVICTION
 from targon.verification.bets import BAD_COMPLETIONS, CELLS, GAP_BETS, STAKES, Bets, bets_of
 from targon.verification.calibration import GUARD_LEVELS, Band, HonestRun, Range, Scope, measure
-from targon.verification.evidence import LOG_CONVICTION, EvidenceState, advance, reserve
+from targon.verification.evidence import EvidenceState, advance, reserve
 from targon.verification.observations import GAP_STRATA, Observations
 
 Array = NDArray[np.float64]
