@@ -122,6 +122,16 @@ def test_more_answers_go_on_from_those_that_are_there(tmp_path):
     assert {row.name: row.completions for row in made.rows} == {"honest-bf16": 20, "wrong-seed": 10}
 
 
+def test_answers_that_two_runs_made_at_once_count_once(kept, tmp_path):
+    bench = TinyBench(tmp_path, PASSAGES, completions=12)
+    attack = BY_NAME["wrong-seed"]
+    bench.path(attack).parent.mkdir(parents=True)
+    lines = kept.path(attack).read_bytes()
+    bench.path(attack).write_bytes(lines + lines)
+    assert bench.transcripts(attack) == kept.transcripts(attack)
+    assert bench.missing(attack) == 0
+
+
 def test_an_honest_engine_s_file_gets_a_row_of_its_own(kept, tmp_path):
     path = tmp_path / "elsewhere.jsonl"
     path.write_bytes(kept.path(BY_NAME["honest-bf16"]).read_bytes())

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
 import numpy as np
 import pytest
 
-from targon.engines import Engine, ReplayTask, connect_engine
+from targon.engines import Engine, GenerateTask, ReplayTask, connect_engine
 from targon.protocol.primitives import TokenId
-from targon.redteam import Bench, run_bench, with_needs
+from targon.redteam import Attack, Bench, run_bench, with_needs
 from targon.redteam.attacks import EngineSpec
 from targon.redteam.judging import EXACT, STRUCTURE
 from targon.redteam.mixtures import continued
@@ -39,6 +40,12 @@ async def test_a_sampler_that_is_hotter_than_asked_misses_tokens_and_an_honest_o
     engine_socket: Path, tmp_path: Path
 ):
     class SocketBench(Bench):
+        def tasks(self, attack: Attack) -> list[GenerateTask]:
+            return [
+                replace(task, sampling=task.sampling.model_copy(update={"max_tokens": 24}))
+                for task in super().tasks(attack)
+            ]
+
         @asynccontextmanager
         async def engine(self, spec: EngineSpec) -> AsyncGenerator[Engine, None]:
             async with connect_engine(engine_socket) as connected:

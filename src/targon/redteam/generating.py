@@ -50,13 +50,14 @@ class Bench:
         return tasks_of(WORKLOADS[attack.workload], self.passages, self.count(attack))
 
     def transcripts(self, attack: Attack) -> list[Transcript]:
-        """The answers that there are, those that are wanted, in order. Reads a file."""
+        """The answers that there are, those that are wanted, in order; of two with one number (two runs at once may
+        make them) the first. Reads a file."""
         path = self.path(attack)
-        kept = read_transcripts(path) if path.exists() else ()
-        return sorted(
-            (transcript for transcript in kept if transcript.number < self.count(attack)),
-            key=lambda transcript: transcript.number,
-        )
+        kept: dict[int, Transcript] = {}
+        for transcript in read_transcripts(path) if path.exists() else ():
+            if transcript.number < self.count(attack):
+                kept.setdefault(transcript.number, transcript)
+        return [kept[number] for number in sorted(kept)]
 
     def missing(self, attack: Attack) -> int:
         """How many answers are still to be made. Reads a file."""

@@ -47,7 +47,7 @@ class Judged:
     """Mean of −ln p of its tokens, p at temperature 1."""
     agreement: float
     margin: float
-    """Mean of its margins, as the sampler has them."""
+    """Mean of its margins, as the sampler has them, where the draw doesn't hang on where a cut falls."""
     evidence: tuple[Observations, Bets] | None
     """None where there is none to be had of it: its structure was wrong, or no calibration covers it."""
 
@@ -117,14 +117,16 @@ def judge_replay(
             ).outcome
             == "fail"
         )
+    replay = replayed.replay
+    sure = ~(replay.unsure | replay.on_cut)
     return Judged(
         tokens=len(transcript.token_ids),
         temperature=sampling.temperature,
         failed=failed,
         surprisal=divergence.surprisal,
         agreement=divergence.agreement,
-        margin=divergence.mean_margin,
+        margin=float(replay.margins[sure].mean()) if sure.any() else 0.0,
         evidence=None
         if broken is not None or isinstance(band, NoBand)
-        else (Observations.of(replayed.replay, sampling.temperature), bets_of(band)),
+        else (Observations.of(replay, sampling.temperature), bets_of(band)),
     )
