@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -79,7 +80,7 @@ def save_replays(path: Path, replays: Mapping[Key, Replayed]) -> None:
             for replayed in replays.values()
         ]
         parts[name] = np.concatenate(columns) if columns else np.zeros(0)
-    unfinished = path.with_suffix(".part")
+    unfinished = path.with_suffix(f".{os.getpid()}.part")  # another run may write the same
     with unfinished.open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, **parts)
     unfinished.replace(path)
