@@ -10,7 +10,7 @@ FLOOR := 95
 FLOOR_ROOMS := protocol ledger chain
 # of a run of all tests, that is: ARGS=... picks some, and is held to nothing
 
-.PHONY: help demo test check format bench vectors lock clean setup
+.PHONY: help demo test mutation check format bench vectors lock clean setup
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
@@ -24,6 +24,9 @@ test: .venv/develop.stamp ## Run every test, and hold protocol/, ledger/ and cha
 	  echo "Line coverage of $$room/, at least $(FLOOR)%:"; \
 	  $(PY) -m coverage report --include="src/targon/$$room/*" --fail-under=$(FLOOR); \
 	done
+
+mutation: .venv/develop.stamp ## Weaken every check, one at a time, and see that a test fails each time (minutes)
+	@$(PY) scripts/weakenings.py $(ARGS)
 
 check: .venv/develop.stamp ## Check style, types, imports between rooms, dependencies and vectors
 	@$(BIN)/ruff check

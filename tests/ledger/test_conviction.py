@@ -188,6 +188,17 @@ def test_a_conviction_leaves_nothing_of_what_was_earned() -> None:
     assert (after.uid, after.sent) == (before.uid, before.sent + 1)
 
 
+def test_a_convicted_prover_has_no_right_to_return_to_where_it_fell_from() -> None:
+    history = risen(ALICE).add(step_closed(9)).turn(1, 10)
+    for number in range(4):
+        history.add(attempt(ALICE, 11))
+        history.add(verdict(history.next - 1, "fail", replied=False))
+    history.add(step_closed(11)).turn(2, 12)
+    assert standing(history, ALICE).fallen_from is not None
+    history.add(convicted(ALICE, judged(history, ALICE, 13)))
+    assert standing(history, ALICE).fallen_from is None
+
+
 def test_what_a_convicted_prover_earned_in_an_open_step_is_forfeited() -> None:
     history = risen(ALICE, BOB)
     honest = standing(history, BOB).score
