@@ -52,11 +52,14 @@ from targon.redteam.users import (
 )
 from targon.verifier import VerifierSettings
 from targon.verifier.challenges import write_query
+from targon.verifier.role import SENDING_SPAN
 from targon.verifier.shapes import REQUESTS, USUAL, Client, Draw, Habit, Shapes, delay_s
 
 SECRET = bytes(range(32))
 PROVER = Hotkey(Keypair.create_from_uri("//Telltale").ss58_address)
 BLOCK_S = 12.0
+MAKING_S = 0.5
+"""What it takes to make challenges, before any is sent."""
 CHALLENGED = 0.5
 """Share of blocks in which a prover is challenged."""
 REQUESTS_PER_S = 0.2
@@ -89,7 +92,7 @@ def run(quick: bool) -> list[Row]:
     passages = anyio.run(_queried, 100 if quick else PASSAGES)
     note = f"{size} of each; conversations: {kind}; moments: {times}"
     spread = _timeline(arrivals, lambda draw: delay_s(draw, BLOCK_S), rng)
-    at_once = _timeline(arrivals, lambda draw: 0.5 + 0.2 * (draw("jitter") * 2.0**-64), rng)
+    at_once = _timeline(arrivals, lambda draw: MAKING_S + 0.2 * (draw("jitter") * 2.0**-64), rng)
     clients = draw_clients(rng)
     users = partial(_users, clients, size, rng)
     rows = []
@@ -101,6 +104,14 @@ def run(quick: bool) -> list[Row]:
     new = [_new(USUAL, passages, SETTINGS, moment) for moment in _challenged(spread, size)]
     rows += _rows("drawn", organic, new, GROUPS, note)
     _tell(organic, new)
+
+    soon = _timeline(
+        arrivals, lambda draw: MAKING_S + delay_s(draw, SENDING_SPAN * BLOCK_S), random.Random(8)
+    )
+    sent = [_new(USUAL, passages, SETTINGS, moment) for moment in _challenged(soon, size)]
+    about = f"drawn, sent over {SENDING_SPAN:g} of a block"
+    hurried = _users(clients, size, random.Random(9), conversations, soon)
+    rows += _rows(about, hurried, sent, ("timing",), note)
 
     short = VerifierSettings()
     brief = [_new(USUAL, passages, short, moment) for moment in _challenged(spread, size)]
