@@ -51,8 +51,9 @@ from targon.verifier.weights import WeightSetter
 
 logger = structlog.get_logger(__name__)
 
-SENDING_SPAN = 0.5
-"""Share of a block over which a step's requests are sent: users' requests don't come all at once."""
+SENDING_SPAN = 1.0
+"""Blocks over which a step's requests are sent. Users' requests come at any moment; over half a block alone, moments
+would tell (docs/challenges.md)."""
 
 RETRY_S = 2.0
 """Pause after a step that our own side could not take."""
