@@ -190,7 +190,7 @@ def test_a_conviction_leaves_nothing_of_what_was_earned() -> None:
 
 def test_a_convicted_prover_has_no_right_to_return_to_where_it_fell_from() -> None:
     history = risen(ALICE).add(step_closed(9)).turn(1, 10)
-    for number in range(4):
+    for _ in range(4):
         history.add(attempt(ALICE, 11))
         history.add(verdict(history.next - 1, "fail", replied=False))
     history.add(step_closed(11)).turn(2, 12)

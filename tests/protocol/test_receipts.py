@@ -31,6 +31,8 @@ OTHER_BODY: dict[str, Any] = {
     "model_digest": "99" * 32,
     "issued_at": 99,
 }
+UNCHECKED = {"salt", "model_digest", "issued_at"}
+"""Fields of the body that the request doesn't say."""
 OTHER_REQUEST: dict[str, Any] = {
     "salt": "99" * 32,
     "genesis": "99" * 32,
@@ -93,7 +95,19 @@ def test_a_receipt_with_any_field_changed_is_refused(
         receipts.check(receipt.model_copy(update={"body": body}), request_message, completion)
 
 
-@pytest.mark.parametrize("field", ["salt", "model_digest", "issued_at"])
+@pytest.mark.parametrize("field", [*sorted(OTHER_BODY.keys() - UNCHECKED), "verifier"])
+def test_a_receipt_that_the_prover_signed_for_something_else_is_refused_by_name(
+    receipt: Receipt, request_message: GenerateRequest, completion: Completion, prover: Keypair, field: str
+) -> None:
+    other = (OTHER_BODY | {"verifier": receipt.body.prover})[field]
+    body = receipt.body.model_copy(update={field: other})
+    signed = Receipt(body=body, signature=bytes(prover.sign(receipts.signed_bytes(body))).hex())
+    with pytest.raises(ReceiptMismatch) as caught:
+        receipts.check(signed, request_message, completion)
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize("field", sorted(UNCHECKED))
 def test_a_field_that_only_the_signature_covers_breaks_the_signature(
     receipt: Receipt, request_message: GenerateRequest, completion: Completion, field: str
 ) -> None:
