@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 COMPLETIONS = 80
 QUICK_COMPLETIONS = 12
 QUICK_STREAMS = 100
+FILE_WIDTH = 140
+"""Columns of the table where no terminal says how many there are."""
 QUICK_TOKENS = 4_000
 
 
@@ -104,7 +106,7 @@ class RedteamCommand(Options):
         self.out.mkdir(parents=True, exist_ok=True)
         (self.out / "redteam.json").write_bytes(matrix.to_bytes())
         (self.out / "redteam.html").write_text(page_of(matrix), "utf-8")
-        Console().print(table_of(matrix))
+        Console(width=None if sys.stdout.isatty() else FILE_WIDTH).print(table_of(matrix))
         try:
             write_chart(matrix, self.out)
         except ImportError:
