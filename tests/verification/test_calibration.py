@@ -131,6 +131,14 @@ def test_the_margin_is_what_hardly_any_honest_token_misses_by():
     assert band.margin == pytest.approx(TOLERANCE * 0.36, rel=0.02)
 
 
+def test_the_margin_is_that_of_the_worst_configuration():
+    runs = [
+        HonestRun(name, run(name, HONEST, 5).completions, np.full(9, miss))
+        for name, miss in (("a", 0.2), ("b", 0.1))
+    ]
+    assert measure(SCOPE, runs).margin == pytest.approx(TOLERANCE * 0.2)
+
+
 def test_more_honest_data_sharpens_the_bounds():
     few, many = measured(100), measured(1600)
     assert all(b.bound < a.bound for a, b in zip(few.gaps, many.gaps, strict=True) if a.bound < 1.0)
@@ -325,3 +333,10 @@ def test_a_scope_that_contradicts_the_others_goes_by_its_own():
     band = measure(SCOPE, [odd], [much])
     assert band.gaps[1].bound > TOLERANCE * 0.5
     assert band.gaps[2].bound > TOLERANCE * 0.28
+
+
+def test_a_scope_is_heard_whose_configurations_contradict_the_others_only_together():
+    own = [exactly(5, 1, 20) for _ in range(10)]
+    others = [exactly(5, 0, 2_000)]
+    assert measure(SCOPE, own[:1], others).gaps[5].bound < 0.05
+    assert measure(SCOPE, own, others).gaps[5].bound > TOLERANCE * upper_limit(10, 200, 0.001)
