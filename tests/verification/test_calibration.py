@@ -340,3 +340,22 @@ def test_a_scope_is_heard_whose_configurations_contradict_the_others_only_togeth
     others = [exactly(5, 0, 2_000)]
     assert measure(SCOPE, own[:1], others).gaps[5].bound < 0.05
     assert measure(SCOPE, own, others).gaps[5].bound > TOLERANCE * upper_limit(10, 200, 0.001)
+
+
+def test_a_scope_whose_mismatches_recur_more_than_elsewhere_goes_by_its_own():
+    gaps = [float(GAPS[5])] * 40
+    twice, never = [True, True] + [False] * 38, [False] * 40
+    once = [True] + [False] * 39
+    own = HonestRun("own", [observed(gaps, twice)] * 8 + [observed(gaps, never)] * 200)
+    others = HonestRun("others", [observed(gaps, once)] * 400 + [observed(gaps, never)] * 4_000)
+    alone, heard = measure(SCOPE, [own]), measure(SCOPE, [own], [others])
+    assert heard.recurrence == pytest.approx(alone.recurrence, rel=0.05)
+    assert heard.recurrence > 3.0
+
+
+def test_a_configuration_whose_tails_contradict_the_others_is_heard():
+    rng = np.random.default_rng(3)
+    hot = HonestRun("hot", [drawn(rng, HONEST, heat=4.0) for _ in range(40)])
+    much = run("bf16", HONEST, 1_500)
+    alone, both = measure(SCOPE, [much]), measure(SCOPE, [much, hot])
+    assert both.tails[2].most > 2.0 * alone.tails[2].most
