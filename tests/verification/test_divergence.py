@@ -141,6 +141,20 @@ async def test_an_end_that_the_model_would_not_draw_fails_however_similar_the_re
     assert verdict.evidence["disagreed"][0]["claimed"] == EOS
 
 
+@pytest.mark.parametrize(("margin", "outcome"), [(0.9, "pass"), (1.1, "fail")])
+async def test_an_end_by_a_hair_fails_no_answer_that_is_similar_otherwise(
+    make_request, margin: float, outcome: str
+) -> None:
+    """An honest engine may see a near-tie between the end and another token the other way round."""
+    request, ids = await long_answer(make_request, temperature=1.0)
+    divergence = await check_divergence(request, completed(request, [*ids[:40], EOS]), TinyEngine())
+    margins = divergence.replay.margins.copy()
+    margins[40] = margin
+    assert divergence.replayed is not None
+    tied = replace(divergence.replayed, replay=replace(divergence.replay, margins=margins))
+    assert verdict_of(replace(divergence, replayed=tied)).outcome == outcome
+
+
 async def test_an_answer_that_runs_on_where_the_model_ends_fails(make_request) -> None:
     for number in range(1000):
         request = asking(make_request, f"number {number}", temperature=1.3)
