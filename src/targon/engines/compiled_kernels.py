@@ -111,6 +111,7 @@ def replay_rows(
                 flags[row, 3] = values[best] <= roof
                 if not flags[row, 3]:
                     value = value_of(values[best], temperature, _word(best, at, choice, low, high))
+                    value -= slack / temperature
                     beyond = _most_beyond(values, weights, last, floor, temperature, at, choice, low, high)
                     flags[row, 3] = beyond > value
                     doubt |= abs(beyond - value) <= 1e-9 + 1e-12 * abs(value)

@@ -6,7 +6,8 @@ a position *hangs on the cut* if, with the cut a little wider or a little narrow
 
 1. the odds of top-p are moved by e^±(``CUT_SLACK`` / T), as they are if logits are off by that much;
 2. a token whose logit is within ``CUT_SLACK`` of the last kept one may be kept as well, and one whose logit
-   is within ``CUT_SLACK`` of the first dropped one may be dropped.
+   is within ``CUT_SLACK`` of the first dropped one may be dropped;
+3. a token that may be kept would be drawn if it comes within ``CUT_SLACK`` of the best.
 
 That is known before the claimed token is looked at.
 """
@@ -72,4 +73,5 @@ def hangs_on_cut(
         return True
     near = np.flatnonzero(logits >= logits[order[wide - 1]] - CUT_SLACK)
     extras = np.setdiff1d(near, kept, assume_unique=True)
-    return bool(np.any(logits[extras] / sampling.temperature + noise(extras) > value))
+    reach = value - CUT_SLACK / sampling.temperature  # kept, and a hair more likely, it wins
+    return bool(np.any(logits[extras] / sampling.temperature + noise(extras) > reach))
