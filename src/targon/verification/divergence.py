@@ -45,8 +45,8 @@ SURPRISAL_CLIP = 100.0
 """The surprisal of a token of probability zero, in nats: a number, so that means stay finite."""
 
 ENDING_MARGIN = 1.0
-"""In logits: an answer fails by its end alone only beyond this. An honest bf16 engine and an fp32 reference disagreed by
-up to 0.8 in 290,000 tokens, and one near-tie at an end must not fail a whole answer."""
+"""In logits: an answer fails by its end alone only beyond this. Honest bf16 engines and an fp32 reference
+disagreed by up to 0.8 in 290,000 tokens, and one near-tie at an end must not fail a whole answer."""
 
 _NAMED = 5
 """How many of the positions that disagree a verdict names."""
