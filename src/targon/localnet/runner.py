@@ -33,6 +33,9 @@ from targon.localnet.summary import Line, conviction_faults, ranking_faults, sum
 from targon.localnet.view import Tally, draw, legend
 from targon.verification import EvidenceState
 
+PATIENCE = 9
+"""Intervals that a network goes on beyond those asked for while a cheat isn't convicted: how soon one is, is chance."""
+
 POLL_S = 0.5
 START_S = 180.0
 """Seconds within which the first verifier must have begun its log (the engines load meanwhile)."""
@@ -89,8 +92,16 @@ class Watch:
 
     @property
     def done(self) -> bool:
-        goal = self._network.settings.intervals
-        return self.stopped or 0 < goal <= self.tally.intervals_closed
+        """Whether the intervals have closed, and every cheat that answers is convicted or had its time."""
+        goal, closed = self._network.settings.intervals, self.tally.intervals_closed
+        if self.stopped or not 0 < goal <= closed:
+            return self.stopped
+        return closed >= goal + PATIENCE or not self._at_large()
+
+    def _at_large(self) -> bool:
+        """Whether a cheat that answers wasn't convicted yet."""
+        standings = (self.standings.prover(seat.hotkey) for seat in self.seats if seat.player.convictable)
+        return any(standing is None or not standing.convictions for standing in standings)
 
     async def lines(self) -> list[Line]:
         """Every prover as it stands now, by the log and by the chain."""

@@ -16,7 +16,8 @@ class Settings:
     path: Path
     """Folder for the network's chain, keys, logs and output."""
     intervals: int = 3
-    """Ends when this many intervals have closed; 0: runs until it is stopped."""
+    """Ends when this many intervals have closed and every cheat that answers is convicted, or some intervals later;
+    0: runs until it is stopped."""
     honest: int = 2
     """Honest provers in the reference's own number format (fp32)."""
     bf16: int = 1

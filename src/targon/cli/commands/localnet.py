@@ -19,7 +19,8 @@ class LocalnetCommand(Options):
     path: Path = Path(".localnet")
     """Folder for the network's chain, keys, logs and output; cleared at the next start."""
     intervals: int = Field(3, ge=0)
-    """Ends when this many intervals have closed; 0: runs until you stop it."""
+    """Ends when this many intervals have closed and every cheat that answers is convicted, or some intervals later; 0:
+    runs until you stop it."""
     honest: int = Field(2, ge=0, le=64)
     """Honest provers in the reference's own number format (fp32)."""
     bf16: int = Field(1, ge=0, le=16)
