@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from targon.protocol.conviction import LOG_CONVICTION
-from targon.redteam.replays import load_replays
 from targon.verification.calibration import TOLERANCE
 from targon.verification.observations import Observations
+from targon.verification.replays import load_replays
 from targon.verification.transcripts import read_transcripts
 
 EDGES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 2.0, 4.0)

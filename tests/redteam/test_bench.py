@@ -14,7 +14,7 @@ from rich.console import Console
 from targon.redteam import Matrix, page_of, run_bench, table_of, with_needs, write_chart
 from targon.redteam.attacks import BY_NAME
 from targon.redteam.judging import EVIDENCE, EXACT, METHODS, STRUCTURE
-from targon.redteam.replays import load_replays, replay_all, replays_path
+from targon.verification.replays import load_replays, replay_all, replays_path
 from targon.verification.transcripts import read_transcripts
 from tests.redteam.conftest import PASSAGES, TinyBench, tiny_calibration
 from tests.tiny_engine import TinyEngine

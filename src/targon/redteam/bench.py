@@ -17,9 +17,9 @@ from targon.redteam.forgeries import exchange, make_keys
 from targon.redteam.generating import Bench, generate_all, read_repairs
 from targon.redteam.judging import DIVERGENCE, EVIDENCE, EXACT, STRUCTURE, SURPRISAL, Judged, judge_answers
 from targon.redteam.matrix import STREAMS, Matrix, Row, make_row, usual_surprisals
-from targon.redteam.replays import replay_all, replays_path
 from targon.redteam.streams import MOST_TOKENS
 from targon.verification import Calibration, check_structure
+from targon.verification.replays import replay_all, replays_path
 from targon.verification.transcripts import Transcript, read_transcripts
 
 REFERENCE: Final = EngineSpec("float32")

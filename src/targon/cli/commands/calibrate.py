@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Literal
 import anyio
 from pydantic import Field
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import Progress
 from rich.table import Table
 
 from targon.cli.errors import CommandError
 from targon.cli.logging import configure_logging
 from targon.cli.options import Options
+from targon.cli.progress import progress_bar
 
 if TYPE_CHECKING:
     from targon.engines import Engine
@@ -83,7 +84,7 @@ class CalibrateCommand(Options):
                     others[run.name] = path
         for name, path in given.items():
             own.setdefault(name, []).append(path)
-        with _progress() as progress:
+        with progress_bar() as progress:
             for dtype in ("bfloat16", "float32"):
                 await self._answer({p: f for p, f in files.items() if f[0].dtype == dtype}, dtype, progress)
             return await self._measure(own, others, progress)
@@ -173,8 +174,8 @@ class CalibrateCommand(Options):
 
 async def _measured(path: Path, reference: Engine, progress: Progress) -> list[Measured]:
     """A file's answers, replayed."""
-    from targon.redteam.replays import replay_all, replays_path
     from targon.verification.calibrating import Measured
+    from targon.verification.replays import replay_all, replays_path
     from targon.verification.transcripts import read_transcripts
 
     transcripts = await anyio.to_thread.run_sync(lambda: list(read_transcripts(path)))
@@ -239,13 +240,3 @@ def _as_json(one: Tried) -> dict[str, float]:
         "largest_e": math.exp(min(one.largest_log_e, 700.0)),
         "convicted": float(one.convicted_at is not None),
     }
-
-
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-    )

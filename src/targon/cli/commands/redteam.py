@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import anyio
 from pydantic import Field
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from targon.cli.errors import CommandError
 from targon.cli.logging import configure_logging
 from targon.cli.options import Options
+from targon.cli.progress import progress_bar
 from targon.engines import ModelIdentity
 from targon.verification import Calibration, CalibrationError, find_calibration
 
@@ -78,7 +78,7 @@ class RedteamCommand(Options):
         from targon.redteam.matrix import STREAMS
         from targon.redteam.streams import MOST_TOKENS
 
-        with _progress() as progress:
+        with progress_bar() as progress:
             task = progress.add_task("", total=None)
             matrix = await run_bench(
                 bench,
@@ -118,13 +118,3 @@ class RedteamCommand(Options):
         if convicted:
             sys.stderr.write(f"targon: honest provers were convicted: {', '.join(convicted)}\n")
         return 1 if convicted else 0
-
-
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-    )
