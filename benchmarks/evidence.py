@@ -20,9 +20,11 @@ from numpy.typing import NDArray
 
 from benchmarks.row import Row
 from targon.protocol.conviction import LOG_CONVICTION
+from targon.protocol.suspicions import NO_RIVALS
 from targon.verification.bets import BAD_COMPLETIONS, CELLS, GAP_BETS, STAKES, Bets, bets_of
-from targon.verification.calibration import GUARD_LEVELS, Band, HonestRun, Range, Scope, measure
+from targon.verification.calibration import GUARD_LEVELS, Band, Range, Scope
 from targon.verification.evidence import EvidenceState, advance, reserve
+from targon.verification.measuring import HonestRun, measure
 from targon.verification.observations import GAP_STRATA, Observations
 
 Array = NDArray[np.float64]
@@ -99,6 +101,8 @@ def completion(
         unsure=np.zeros(positions, dtype=np.bool_),
         tail_mass=mass,
         in_tail=rng.random(positions) < heat * mass / (1.0 - mass + heat * mass),
+        rivals=np.full(positions, NO_RIVALS, np.uint32),
+        claimed_rivals=np.zeros(positions, np.uint8),
     )
 
 

@@ -49,7 +49,17 @@ def plainly(logits: np.ndarray, claimed: np.ndarray, chosen: Sampling, run_key: 
 
 
 def assert_same(got: Replay, expected: Replay) -> None:
-    for name in ("best_ids", "gaps", "margins", "among", "unsure", "on_cut", "in_tail"):
+    for name in (
+        "best_ids",
+        "gaps",
+        "margins",
+        "among",
+        "unsure",
+        "on_cut",
+        "in_tail",
+        "rivals",
+        "claimed_rivals",
+    ):
         assert getattr(got, name).tolist() == getattr(expected, name).tolist(), name
         assert getattr(got, name).dtype == getattr(expected, name).dtype
     assert np.allclose(got.tail_mass, expected.tail_mass, rtol=0.0, atol=1e-9, equal_nan=True)

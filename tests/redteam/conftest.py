@@ -12,6 +12,7 @@ import pytest
 
 from targon.engines import Engine, GenerateTask, ModelIdentity, Replayed, ReplayTask
 from targon.protocol.messages import ChatMessage, Sampling
+from targon.protocol.suspicions import NO_RIVALS
 from targon.redteam import Attack, Bench
 from targon.redteam.attacks import EngineSpec
 from targon.redteam.forgeries import Keys, make_keys
@@ -65,6 +66,8 @@ def tiny_calibration(identity: ModelIdentity) -> Calibration:
                 unsure=np.zeros(100, bool),
                 tail_mass=masses,
                 in_tail=rng.random(100) < masses,
+                rivals=np.full(100, NO_RIVALS, np.uint32),
+                claimed_rivals=np.zeros(100, np.uint8),
             )
         )
     scope = Scope(

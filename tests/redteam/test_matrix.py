@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from targon.protocol.conviction import CONVICTION
+from targon.protocol.suspicions import NO_RIVALS
 from targon.redteam.attacks import BY_NAME, Attack
 from targon.redteam.judging import DIVERGENCE, EVIDENCE, EXACT, METHODS, STRUCTURE, SURPRISAL, Judged
 from targon.redteam.matrix import LEAST_HONEST, make_row, usual_surprisals
@@ -30,6 +31,8 @@ def observations(mismatched: int, positions: int = 20) -> Observations:
         unsure=np.zeros(positions, bool),
         tail_mass=np.full(positions, np.nan),
         in_tail=np.zeros(positions, bool),
+        rivals=np.full(positions, NO_RIVALS, np.uint32),
+        claimed_rivals=np.zeros(positions, np.uint8),
     )
 
 

@@ -6,16 +6,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from targon.protocol.suspicions import NO_RIVALS
 from targon.verification.calibration import (
     Band,
     Configuration,
     GapStratum,
-    HonestRun,
     Range,
     Scope,
     TailStratum,
-    measure,
 )
+from targon.verification.measuring import HonestRun, measure
 from targon.verification.observations import GAP_STRATA, TAIL_STRATA, Observations
 
 GAPS = np.array([0.01, 0.033, 0.073, 0.145, 0.33, 0.72, 1.45, 2.9, 5.5])
@@ -43,8 +43,10 @@ def observed(
     unsure: Sequence[bool] | None = None,
     tail_mass: Sequence[float] | None = None,
     in_tail: Sequence[bool] | None = None,
+    rivals: Sequence[int] | None = None,
+    claimed_rivals: Sequence[int] | None = None,
 ) -> Observations:
-    """One completion, without a tail unless told."""
+    """One completion, without a tail and without rivals unless told."""
     count = len(gaps)
     return Observations(
         gaps=np.array(gaps, dtype=np.float64),
@@ -52,6 +54,8 @@ def observed(
         unsure=np.zeros(count, np.bool_) if unsure is None else np.array(unsure, np.bool_),
         tail_mass=np.full(count, np.nan) if tail_mass is None else np.array(tail_mass, np.float64),
         in_tail=np.zeros(count, np.bool_) if in_tail is None else np.array(in_tail, np.bool_),
+        rivals=np.array([NO_RIVALS] * count if rivals is None else rivals, np.uint32),
+        claimed_rivals=np.array([0] * count if claimed_rivals is None else claimed_rivals, np.uint8),
     )
 
 
@@ -67,6 +71,8 @@ def drawn(
         unsure=rng.random(positions) < 0.01,
         tail_mass=mass,
         in_tail=rng.random(positions) < heat * mass / (1.0 - mass + heat * mass),
+        rivals=np.full(positions, NO_RIVALS, np.uint32),
+        claimed_rivals=np.zeros(positions, np.uint8),
     )
 
 

@@ -10,20 +10,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from targon.protocol.messages import Sampling
+from targon.protocol.suspicions import NO_RIVALS
 from targon.verification.calibration import (
     TOLERANCE,
-    UNKNOWN_RECURRENCE,
     Band,
     Calibration,
     CalibrationError,
-    HonestRun,
     NoBand,
     Range,
     load_calibration,
-    measure,
     save_calibration,
 )
 from targon.verification.confidence import lower_limit, upper_limit
+from targon.verification.measuring import UNKNOWN_RECURRENCE, HonestRun, measure
 from tests.verification.completions import (
     GAPS,
     HONEST,
@@ -359,3 +358,28 @@ def test_a_configuration_whose_tails_contradict_the_others_is_heard():
     much = run("bf16", HONEST, 1_500)
     alone, both = measure(SCOPE, [much]), measure(SCOPE, [much, hot])
     assert both.tails[2].most > 2.0 * alone.tails[2].most
+
+
+# rivals
+
+
+def with_rivals(claimed: float, gap: float = 0.33, positions: int = 40_000) -> Band:
+    """Honest positions of one stratum, a tenth of them with a rival that T + 0.2 would draw, and how often it is
+    claimed; elsewhere one in a thousand mismatches."""
+    rng = np.random.default_rng(2)
+    rivals = np.where(np.arange(positions) % 10 == 0, NO_RIVALS ^ (15 << 20), NO_RIVALS)
+    chance = np.where(rivals == NO_RIVALS, 0.001, claimed)
+    wrong = rng.random(positions) < chance
+    one = observed(
+        [gap] * positions,
+        wrong.tolist(),
+        rivals=rivals.tolist(),
+        claimed_rivals=(32 * (wrong & (rivals != NO_RIVALS))).tolist(),
+    )
+    return measure(SCOPE, [HonestRun("bf16", [one])])
+
+
+def test_a_bound_covers_the_claims_of_rivals_where_they_are_commoner_than_mismatches():
+    alike, commoner = (with_rivals(claimed).gaps[4].bound for claimed in (0.001, 0.05))
+    assert alike < 0.005
+    assert commoner > TOLERANCE * 0.05

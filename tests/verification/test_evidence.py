@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from targon.protocol.conviction import CONVICTION
+from targon.protocol.suspicions import NO_RIVALS
 from targon.verification.bets import STAKES, bets_of
 from targon.verification.evidence import EvidenceState, advance, reserve, trace
 from targon.verification.observations import (
@@ -216,6 +217,25 @@ def test_stakes_are_put_down_little_by_little_and_never_used_up():
     assert kept[-1] > 0.03
 
 
+def test_a_token_that_a_suspicion_foretold_says_more_than_any_other():
+    """Six mismatches across small gaps say little; that each is what T + 0.05 would draw says much."""
+    behind = [NO_RIVALS ^ (15 << 12)] * 40  # far behind under T+0.05, nowhere else
+    wrong = [at < 6 for at in range(40)]
+    foretold, others = (
+        advance(
+            EvidenceState(),
+            observed([0.15] * 40, wrong, rivals=behind[:6] + [NO_RIVALS] * 34, claimed_rivals=claims),
+            BETS,
+        ).log_e
+        for claims in ([8] * 6 + [0] * 34, [0] * 40)
+    )
+    assert foretold > others + 0.5
+    missed = advance(
+        EvidenceState(), observed([0.15] * 40, [False] * 40, rivals=behind, claimed_rivals=[0] * 40), BETS
+    )
+    assert missed.log_e < 0.0
+
+
 @pytest.mark.parametrize(
     "fields",
     [
@@ -224,10 +244,19 @@ def test_stakes_are_put_down_little_by_little_and_never_used_up():
         {"tail_mass": [1.1]},
         {"tail_mass": [-0.1]},
         {"in_tail": [True, False]},
+        {"claimed_rivals": [1]},
     ],
 )
 def test_observations_that_cannot_be_are_refused(fields):
-    usual = {"gaps": [0.1], "mismatched": [False], "unsure": [False], "tail_mass": [0.2], "in_tail": [False]}
+    usual = {
+        "gaps": [0.1],
+        "mismatched": [False],
+        "unsure": [False],
+        "tail_mass": [0.2],
+        "in_tail": [False],
+        "rivals": [NO_RIVALS],
+        "claimed_rivals": [0],
+    }
     with pytest.raises(ValueError, match="expected"):
         Observations(**{name: np.array(value) for name, value in (usual | fields).items()})
 

@@ -13,7 +13,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from targon.verification.bets import TAIL_ODDS, alternatives, bets_of, guarded_bounds, tail_payoffs
+from targon.protocol.suspicions import NO_RIVAL
+from targon.verification.bets import (
+    LEAD_CLASSES,
+    RIVAL_CHANCES,
+    TAIL_ODDS,
+    alternatives,
+    bets_of,
+    guarded_bounds,
+    tail_payoffs,
+)
 from targon.verification.calibration import GUARD_LEVELS, TELLING_BOUND
 from targon.verification.evidence import EvidenceState, advance
 from targon.verification.observations import GAP_STRATA
@@ -45,6 +54,30 @@ def test_every_bet_on_a_mismatch_uses_its_whole_bound():
     betting = pays[:, :, 1] > 1.0
     assert np.any(betting[0], axis=-1).all()
     assert np.array_equal(gaining, betting)
+
+
+def test_every_bet_on_a_rival_uses_its_whole_bound():
+    """As a bet on any mismatch: fair at the bound, and no bet where the suspicion promises less than that."""
+    band = band_with()
+    limit = guarded_bounds(band).reshape(-1, 1)
+    pays = np.exp(bets_of(band).rivals)
+    assert limit * pays[..., 1] + (1.0 - limit) * pays[..., 0] == pytest.approx(1.0, abs=1e-9)
+    promised = np.array([*RIVAL_CHANCES, *[0.0] * (LEAD_CLASSES - len(RIVAL_CHANCES))])
+    assert np.array_equal(pays[..., 1] > 1.0 + ROUNDING, np.broadcast_to(promised > limit, pays.shape[:2]))
+    assert (pays[:, NO_RIVAL] == 1.0).all()
+
+
+@settings(max_examples=50, deadline=None)
+@given(bounds, st.floats(1.5, 20.0), st.floats(0.0, 1.0))
+def test_no_bet_on_a_rival_gains_under_any_rate_within_its_bound(values, recurrence, share):
+    band = band_with(values, recurrence=recurrence)
+    honest = share * guarded_bounds(band).reshape(-1, 1)
+    pays = np.exp(bets_of(band).rivals)
+    assert (honest * pays[..., 1] + (1.0 - honest) * pays[..., 0] <= 1.0 + ROUNDING).all()
+
+
+def test_the_further_behind_the_surer_a_rival_is_claimed():
+    assert (np.diff(RIVAL_CHANCES) <= 0.0).all()
 
 
 def test_a_bound_grows_by_the_recurrence_with_every_telling_mismatch():
@@ -101,7 +134,14 @@ def test_the_expectation_of_e_after_a_completion_is_what_it_was_before(history, 
             telling += mismatched and BOUNDS[stratum] <= TELLING_BOUND
         for tails in itertools.product((False, True), repeat=3):
             likely = math.prod(m if hit else 1.0 - m for m, hit in zip(masses, tails, strict=True))
-            one = observed(gaps, wrong, tail_mass=masses, in_tail=tails)
+            one = observed(
+                gaps,
+                wrong,
+                tail_mass=masses,
+                in_tail=tails,
+                rivals=[0x0000000, 0xFFF5FF0, 0x9876543],  # whoever is suspected, and however
+                claimed_rivals=[127 * mismatched for mismatched in wrong],
+            )
             expected += chance * likely * math.exp(advance(state, one, bets).log_e)
     assert expected == pytest.approx(math.exp(state.log_e), rel=1e-9)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import math
+import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from targon.protocol.replay import MARGIN_CLIP, Replay
+from targon.protocol.suspicions import NO_RIVALS
 from targon.verification.bets import bets_of
 from targon.verification.evidence import EvidenceState, advance, trace
 from targon.verification.observations import GAP_EDGES, GAP_STRATA, Observations
@@ -30,6 +33,8 @@ def replay(count: int, **fields: object) -> Replay:
         "on_cut": np.zeros(count, np.bool_),
         "tail_mass": np.full(count, 0.25),
         "in_tail": np.zeros(count, np.bool_),
+        "rivals": np.full(count, NO_RIVALS, np.uint32),
+        "claimed_rivals": np.zeros(count, np.uint8),
     }
     return Replay(**{name: np.array(value) for name, value in (usual | fields).items()})  # type: ignore[arg-type]
 
@@ -41,13 +46,15 @@ positions = st.tuples(
     st.booleans(),
     st.floats(0.0, 1.0) | st.just(math.nan),
     st.booleans(),
+    st.integers(0, 2**28 - 1),
+    st.integers(0, 127),
 )
 
 
 @st.composite
 def replays(draw: st.DrawFn) -> Replay:
     rows = draw(st.lists(positions, max_size=40))
-    gaps, margins, unsure, on_cut, masses, tails = list(zip(*rows, strict=True)) or [()] * 6
+    gaps, margins, unsure, on_cut, masses, tails, rivals, claims = list(zip(*rows, strict=True)) or [()] * 8
     return replay(
         len(rows),
         gaps=np.array(gaps, np.float64),
@@ -56,6 +63,8 @@ def replays(draw: st.DrawFn) -> Replay:
         on_cut=np.array(on_cut, np.bool_),
         tail_mass=np.array(masses, np.float64),
         in_tail=np.array(tails, np.bool_),
+        rivals=np.array(rivals, np.uint32),
+        claimed_rivals=np.array(claims, np.uint8),
     )
 
 
@@ -100,7 +109,16 @@ def test_a_tail_mass_is_rounded_to_what_can_be_written_down(mass: float) -> None
     assert rounded * 65_535 == pytest.approx(round(rounded * 65_535), abs=1e-9)
 
 
+def test_a_rival_is_claimed_only_where_there_is_a_mismatch() -> None:
+    observed = Observations.of(replay(2, margins=[0.0, 0.1], claimed_rivals=np.array([5, 5], np.uint8)), 1.0)
+    assert observed.claimed_rivals.tolist() == [0, 5]
+
+
 # packed
+
+
+def deflated(data: bytes) -> str:
+    return base64.b64encode(zlib.compress(data)).decode()
 
 
 @settings(deadline=None, max_examples=150)
@@ -124,7 +142,7 @@ def test_what_was_packed_gives_exactly_the_same_evidence(
 def test_packing_what_was_unpacked_changes_nothing(made: Replay) -> None:
     packed = Observations.of(made, 1.0).pack()
     assert Observations.unpack(packed).pack() == packed
-    assert len(base64.b64decode(packed)) == 3 * made.gaps.size
+    assert len(zlib.decompress(base64.b64decode(packed))) == 8 * made.gaps.size
 
 
 @pytest.mark.parametrize("rates", [HONEST, INT8, INT4])
@@ -133,9 +151,7 @@ def test_a_prover_s_whole_evidence_can_be_computed_from_what_was_packed(rates: n
     at_once, from_log = EvidenceState(), EvidenceState()
     for _ in range(40):
         one = drawn(rng, rates)
-        one = Observations(  # masses as a replay's are
-            one.gaps, one.mismatched, one.unsure, np.round(one.tail_mass * 65_535) / 65_535, one.in_tail
-        )
+        one = replace(one, tail_mass=np.round(one.tail_mass * 65_535) / 65_535)  # as a replay's are
         at_once = advance(at_once, one, BETS)
         from_log = advance(from_log, Observations.unpack(one.pack()), BETS)
     assert from_log.to_bytes() == at_once.to_bytes()
@@ -150,9 +166,14 @@ def test_gaps_come_back_as_the_lower_ends_of_their_strata() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (base64.b64encode(bytes(4)).decode(), "got 4 bytes, expected three per position"),
-        (base64.b64encode(bytes([GAP_STRATA, 0, 0])).decode(), f"expected one below {GAP_STRATA}"),
-        (base64.b64encode(bytes([0, 0, 0, 15, 0, 0])).decode(), "got stratum 15"),
+        (deflated(bytes(4)), "got 4 bytes and no more, expected 8 for each"),
+        (deflated(bytes(9 * 65_536)), "got 524288 bytes and more, expected 8 for each of at most 65536"),
+        (deflated(bytes([GAP_STRATA, *[0] * 7])), f"expected one below {GAP_STRATA}"),
+        (deflated(bytes([0, 15, *[0] * 14])), "got stratum 15"),
+        (deflated(bytes([0, *[0] * 6, 1])), "claimed_rivals: got one where nothing mismatches"),
+        (base64.b64encode(bytes(8)).decode(), "can't be inflated"),
+        (base64.b64encode(zlib.compress(bytes(8)) + b"more").decode(), "expected 8 for each"),
+        ("", "got 0 bytes and more"),
         ("AAA", "padding"),
         ("AA*A", "[Nn]on-base64|[Oo]nly base64"),
     ],
@@ -162,6 +183,5 @@ def test_what_no_packing_makes_is_refused(text: str, said: str) -> None:
         Observations.unpack(text)
 
 
-def test_nothing_observed_is_packed_as_nothing() -> None:
-    assert Observations.of(replay(0), 1.0).pack() == ""
-    assert Observations.unpack("").positions == 0
+def test_nothing_observed_can_be_packed() -> None:
+    assert Observations.unpack(Observations.of(replay(0), 1.0).pack()).positions == 0

@@ -67,7 +67,14 @@ async def test_an_honest_prover_passes_and_one_with_other_noise_fails(world: Wor
 
 async def test_the_evidence_convicts_a_cheat_and_the_log_says_by_what(world: World):
     async with world.prover("Honest") as honest, world.prover("Cheat", TinyEngine(wrong=True)) as cheat:
-        events = await world.verify_until(lambda events: any(isinstance(e, ProverConvicted) for e in events))
+        events = await world.verify_until(
+            lambda events: (
+                any(isinstance(event, ProverConvicted) for event in events)
+                and any(
+                    verdict.outcome == "pass" for verdict in verdicts(events)
+                )  # the honest one answered, too
+            )
+        )
     place = next(at for at, event in enumerate(events) if isinstance(event, ProverConvicted))
     conviction, before = events[place], events[place - 1]
     assert isinstance(conviction, ProverConvicted)

@@ -10,9 +10,9 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from targon.engines.compiled_sampler import BLOCKS, TILE, compiled, draw_words, fused, value_of
-from targon.protocol.replay import MARGIN_CLIP, TAIL_PROBABILITY
-from targon.protocol.sampler import LN2_PER_BIT, NOISE_BOUND
+from targon.engines.compiled_races import find_rivals, race, race_few, rival_anywhere, set_rival, word_of
+from targon.engines.compiled_sampler import TILE, compiled, draw_words, fused, value_of
+from targon.protocol.replay import TAIL_PROBABILITY
 
 _DOUBT = 1e-9
 """Share of a sum of weights within which it is not compared here; it is exact to about 1e-12."""
@@ -44,12 +44,15 @@ def replay_rows(
     claimed: NDArray[np.int64],
     peaks: NDArray[np.int64],
     cuts: tuple[float, float, float, float, float, int],
+    others: NDArray[np.float64],
     draw: _Draw,
     ids: NDArray[np.int64],
     words: NDArray[np.uint64],
     flags: NDArray[np.bool_],
     totals: NDArray[np.float64],
     tails: NDArray[np.float64],
+    rivals: NDArray[np.uint32],
+    claimed_rivals: NDArray[np.uint8],
 ) -> None:
     """Replay some positions.
 
@@ -58,6 +61,7 @@ def replay_rows(
         claimed, peaks: ``(positions,) int64``, the claimed tokens and the most likely ones.
         cuts: temperature, top-p, that narrower and wider by the slack, the slack in logits, top-k. (The slack is
             no constant here: compiled code is kept, and wouldn't notice another value in another file.)
+        others: temperatures that are suspected.
         draw: of the first row.
         ids: out: ``(positions, 3)``, the best, the second-best (the best again if it is alone), the claimed.
         words: out: ``(positions, 3)``, their noise.
@@ -65,12 +69,16 @@ def replay_rows(
             the tail; whether the plain form has to decide; whether the draw hangs on the cut.
         totals: out: ``(positions,)``, the sum of e^(logit - highest).
         tails: out: ``(positions,)``, the mass of the tail.
+        rivals, claimed_rivals: in: without any; out: ``(positions,)``, the codes of
+            :mod:`targon.protocol.suspicions`.
     """
     temperature, top_p, narrow_p, wide_p, slack, top_k = cuts
     position, choice, low, high = draw
     vocab = logits.shape[1]
     weights = np.empty(vocab, np.float64)
     masked = np.empty(0, np.float32)
+    found = np.empty(vocab, np.int64)
+    noise = np.empty(vocab, np.float64)
     for row in range(logits.shape[0]):
         values, claim, peak, at = logits[row], claimed[row], peaks[row], position + row
         top = np.float64(values[peak])  # numba's float() would leave it a float32
@@ -97,33 +105,48 @@ def replay_rows(
             heavy, near = _heavy(weights[kept], TAIL_PROBABILITY * total, _DOUBT * total)
             doubt |= near
             if kept.size <= _FEW:
-                best, second, close = _race_few(values, kept, temperature, at, choice, low, high)
+                best, second, close = race_few(values, kept, noise, temperature, at, choice, low, high)
+                near = find_rivals(
+                    values, kept, noise, kept.size, best, claim, others, rivals[row:], claimed_rivals[row:]
+                )
             else:
                 if not masked.size:
                     masked = np.empty(vocab, np.float32)
                 masked[:] = np.float32(-np.inf)
                 for token in kept:
                     masked[token] = values[token]
-                best, second, close = _race(masked, temperature, peak, at, choice, low, high)
+                best, second, close, count = race(
+                    masked, found, noise, temperature, peak, at, choice, low, high
+                )
+                near = find_rivals(
+                    values, found, noise, count, best, claim, others, rivals[row:], claimed_rivals[row:]
+                )
+            if kept.size < vocab:
+                rival, lead, tied = rival_anywhere(values, temperature, best, at, choice, low, high)
+                near |= tied | set_rival(others.size, rival, lead, claim, rivals[row:], claimed_rivals[row:])
+            doubt |= near
             if not doubt:
                 roof = _next_below(values, weights, order, counts[0]) + slack
                 floor = values[order[counts[2] - 1]] - slack
                 flags[row, 3] = values[best] <= roof
                 if not flags[row, 3]:
-                    value = value_of(values[best], temperature, _word(best, at, choice, low, high))
+                    value = value_of(values[best], temperature, word_of(best, at, choice, low, high))
                     value -= slack / temperature
                     beyond = _most_beyond(values, weights, last, floor, temperature, at, choice, low, high)
                     flags[row, 3] = beyond > value
                     doubt |= abs(beyond - value) <= 1e-9 + 1e-12 * abs(value)
         else:
             heavy, doubt = _heavy(weights, TAIL_PROBABILITY * total, _DOUBT * total)
-            best, second, close = _race(values, temperature, peak, at, choice, low, high)
+            best, second, close, count = race(values, found, noise, temperature, peak, at, choice, low, high)
+            doubt |= find_rivals(
+                values, found, noise, count, best, claim, others, rivals[row:], claimed_rivals[row:]
+            )
         ids[row, 0], ids[row, 1] = best, second
         flags[row, 1] = not flags[row, 0] or weights[claim] < TAIL_PROBABILITY * total
         flags[row, 2] = doubt or close
         tails[row] = max(0.0, 1.0 - heavy / total)
         for place in range(3):
-            words[row, place] = _word(ids[row, place], at, choice, low, high)
+            words[row, place] = word_of(ids[row, place], at, choice, low, high)
 
 
 @compiled
@@ -306,108 +329,3 @@ def _above(weights: NDArray[np.float64], least: float) -> NDArray[np.int64]:
             ids[filled] = start + i
             filled += tile[i] >= least
     return ids[:filled]
-
-
-@compiled
-def _word(token: int, position: int, choice: int, low: int, high: int) -> int:
-    words = np.empty((4, 1), np.uint64)
-    draw_words(words, token // 4, position, choice, low, high)
-    return int(words[token % 4, 0])
-
-
-@compiled
-def _close(value: float, second: float, third: float) -> bool:
-    """Whether the order of the best three could be another with another logarithm."""
-    tolerance = 1e-9 + 1e-12 * abs(value)
-    if value - second > MARGIN_CLIP + tolerance:
-        return False
-    return value - second <= tolerance or second - third <= tolerance
-
-
-@compiled
-def _race_few(
-    values: NDArray[np.float32],
-    kept: NDArray[np.int64],
-    temperature: float,
-    position: int,
-    choice: int,
-    low: int,
-    high: int,
-) -> tuple[int, int, bool]:
-    """The best token of a few, the second-best (the best again if it is alone), and :func:`_close`."""
-    words = np.empty((4, 1), np.uint64)
-    best = second_id = kept[0]
-    value = second = third = -np.inf
-    for token in kept:
-        draw_words(words, token // 4, position, choice, low, high)
-        reached = value_of(values[token], temperature, words[token % 4, 0])
-        if reached > value:
-            third, second, value = second, value, reached
-            second_id, best = best, token
-        elif reached > second:
-            third, second, second_id = second, reached, token
-        elif reached > third:
-            third = reached
-    if kept.size == 1:
-        return best, best, False
-    return best, second_id, _close(value, second, third)
-
-
-@compiled
-def _race(
-    values: NDArray[np.float32],
-    temperature: float,
-    peak: int,
-    position: int,
-    choice: int,
-    low: int,
-    high: int,
-) -> tuple[int, int, bool]:
-    """The best token of a vocabulary, the second-best (unless its gap exceeds the clip: then any), and
-    :func:`_close`. A bound from the bits of 1 - u spares the logarithms of all tokens but a few, as in
-    :func:`targon.protocol.sampler.contenders`."""
-    words = np.empty((4, BLOCKS), np.uint64)
-    rest = np.empty((4, BLOCKS), np.float64)
-    rest_bits = rest.view(np.int64)
-    bound = np.empty((4, BLOCKS), np.float64)
-    inverse = 1.0 / temperature
-
-    draw_words(words[:, :1], peak // 4, position, choice, low, high)
-    best = second_id = peak
-    value = value_of(values[peak], temperature, words[peak % 4, 0])
-    second = third = -np.inf
-
-    for start in range(0, values.size, TILE):
-        tile = values[start : start + TILE]
-        if tile.size < TILE:
-            padded = np.full(TILE, np.float32(-np.inf))
-            padded[: tile.size] = tile
-            tile = padded
-        draw_words(words, start // 4, position, choice, low, high)
-        floor = max(second, value - MARGIN_CLIP - 1.0)
-        floor -= 1e-8 + 1e-11 * abs(value)
-        hits = 0
-        for lane in range(4):
-            for i in range(BLOCKS):
-                rest[lane, i] = (2.0**32 - 0.5) - float(words[lane, i])
-            for i in range(BLOCKS):
-                noise = NOISE_BOUND - LN2_PER_BIT * float(rest_bits[lane, i])
-                bound[lane, i] = tile[4 * i + lane] * inverse + noise
-                hits += bound[lane, i] >= floor
-        if hits == 0:
-            continue
-        for lane in range(4):
-            for i in range(BLOCKS):
-                token = start + 4 * i + lane
-                if bound[lane, i] >= floor and token != peak:
-                    reached = value_of(tile[4 * i + lane], temperature, words[lane, i])
-                    if reached > value:
-                        third, second, value = second, value, reached
-                        second_id, best = best, token
-                    elif reached > second:
-                        third, second, second_id = second, reached, token
-                    elif reached > third:
-                        third = reached
-    if second == -np.inf:
-        return best, second_id, False
-    return best, second_id, _close(value, second, third)

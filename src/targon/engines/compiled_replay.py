@@ -23,6 +23,7 @@ from targon.protocol.messages import Sampling
 from targon.protocol.philox import WORD_MASK
 from targon.protocol.replay import MARGIN_CLIP, Replay, replay_tokens
 from targon.protocol.sampler import check_draw, check_replayable, gumbel_of, scaled
+from targon.protocol.suspicions import NO_RIVALS, suspected_temperatures
 
 _ROWS_PER_THREAD = 4
 """Fewer positions than this are not worth another thread."""
@@ -95,12 +96,15 @@ class _Rows:
         self._sampling, self._run_key, self._first = sampling, run_key, first_position
         narrow, wide = slackened(sampling)
         self._cuts = (sampling.temperature, sampling.top_p, narrow, wide, CUT_SLACK, sampling.top_k)
+        self._others = np.array(suspected_temperatures(sampling.temperature))
         self._peaks = np.zeros(count, np.int64)
         self._ids = np.zeros((count, 3), np.int64)
         self._words = np.zeros((count, 3), np.uint64)
         self._flags = np.zeros((count, 4), np.bool_)
         self._totals = np.ones(count, np.float64)
         self._tails = np.full(count, np.nan)
+        self._rivals = np.full(count, NO_RIVALS, np.uint32)
+        self._claimed_rivals = np.zeros(count, np.uint8)
         self._ranks = np.full(count, -1, np.int32)
 
     def work(self, start: int, stop: int) -> None:
@@ -113,12 +117,15 @@ class _Rows:
             self._claimed[start:stop],
             self._peaks[start:stop],
             self._cuts,
+            self._others,
             (self._first + start, self._sampling.choice, self._run_key & WORD_MASK, self._run_key >> 32),
             self._ids[start:stop],
             self._words[start:stop],
             self._flags[start:stop],
             self._totals[start:stop],
             self._tails[start:stop],
+            self._rivals[start:stop],
+            self._claimed_rivals[start:stop],
         )
 
     def finish(self) -> ReplayedLogits:
@@ -144,6 +151,8 @@ class _Rows:
             on_cut=self._flags[:, 3],
             tail_mass=self._tails,
             in_tail=self._flags[:, 1],
+            rivals=self._rivals,
+            claimed_rivals=self._claimed_rivals,
         )
         for row in np.flatnonzero(self._flags[:, 2] & ~broken):
             self._replay_plainly(int(row), replay)

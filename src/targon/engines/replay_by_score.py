@@ -13,6 +13,7 @@ from targon.engines.port import ModelIdentity, Replayed, ReplayTask, Scores, Sco
 from targon.protocol.errors import UnsupportedSampling
 from targon.protocol.replay import Replay, replay_tokens
 from targon.protocol.sampler import check_replayable
+from targon.protocol.suspicions import NO_RIVALS
 
 
 class Scorer(Protocol):
@@ -103,6 +104,7 @@ def blank(
     ranks[broken] = -1
     for values in (replay.gaps, replay.margins, replay.tail_mass, logprobs):
         values[broken] = np.nan
-    for flags in (replay.among, replay.on_cut, replay.in_tail):
-        flags[broken] = False
+    for flags in (replay.among, replay.on_cut, replay.in_tail, replay.claimed_rivals):
+        flags[broken] = 0
+    replay.rivals[broken] = NO_RIVALS
     replay.unsure[broken] = True

@@ -279,12 +279,14 @@ _REPLAY_DTYPES = {
         "on_cut": "?",
         "tail_mass": "<f8",
         "in_tail": "?",
+        "rivals": "<u4",
+        "claimed_rivals": "u1",
     }.items()
 }
 
 
 def pack_replayed(model_digest: Digest, results: Sequence[Replayed]) -> list[bytes]:
-    """What was replayed as bytes, in parts that are to be sent one after another: 43 per token."""
+    """What was replayed as bytes, in parts that are to be sent one after another: 48 per token."""
     heads, arrays = [], []
     for replayed in results:
         heads.append(

@@ -9,6 +9,7 @@ it could matter is marked.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +31,17 @@ from targon.protocol.sampler import (
     only,
     peak_of,
     scaled,
+)
+from targon.protocol.suspicions import (
+    LEAD_EDGES,
+    NO_ONE,
+    REACH,
+    SUSPICIONS,
+    Rival,
+    claim_code,
+    lead_code,
+    rival_of,
+    suspected_temperatures,
 )
 
 _FEW = 8
@@ -72,6 +84,11 @@ class Replay:
     in_tail: NDArray[np.bool_]
     """``(positions,) bool``: whether the claimed token is such a token, or no candidate at all; False where
     ``tail_mass`` is NaN."""
+    rivals: NDArray[np.uint32]
+    """``(positions,) uint32``: by how much the best token leads its rival under each suspicion
+    (:func:`targon.protocol.suspicions.lead_code`). It doesn't depend on the claimed token."""
+    claimed_rivals: NDArray[np.uint8]
+    """``(positions,) uint8``: bit n: the claimed token is the rival under suspicion n."""
 
     @property
     def agreement(self) -> float:
@@ -126,9 +143,20 @@ def replay_tokens(
     return Replay(*(np.array(column, dtype) for column, dtype in zip(columns, _DTYPES, strict=True)))
 
 
-_Row = tuple[int, float, float, bool, bool, bool, float, bool]
+_Row = tuple[int, float, float, bool, bool, bool, float, bool, int, int]
 """One position of a :class:`Replay`, its fields in order."""
-_DTYPES = (np.int64, np.float64, np.float64, np.bool_, np.bool_, np.bool_, np.float64, np.bool_)
+_DTYPES = (
+    np.int64,
+    np.float64,
+    np.float64,
+    np.bool_,
+    np.bool_,
+    np.bool_,
+    np.float64,
+    np.bool_,
+    np.uint32,
+    np.uint8,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +187,7 @@ class _Field:
     rival: float = -math.inf
     """The most that the value of a token outside ``ids`` can be."""
     on_cut: bool = False
+    rivals: Sequence[Rival] = (NO_ONE,) * len(SUSPICIONS)
 
 
 _NO_TAIL = (math.nan, False)
@@ -169,7 +198,8 @@ def _judge(field: _Field, claim: int) -> _Row:
     value = float(field.values[best])
     second = max(float(np.delete(field.values, best).max(initial=-math.inf)), field.rival)
     gap = min(max(value - second, 0.0), MARGIN_CLIP)
-    known = (field.unsure, field.on_cut, *field.tail)
+    codes = lead_code(field.rivals), claim_code(field.rivals, claim)
+    known = (field.unsure, field.on_cut, *field.tail, *codes)
     if field.claim == -math.inf:
         return int(field.ids[best]), gap, MARGIN_CLIP, False, *known
     if field.claim > value:  # only where tokens that were not seen could be best
@@ -192,22 +222,39 @@ def _of_whole(logprobs: NDArray[np.float32], claim: int, draw: _Draw) -> _Field:
     tail = _tail(scores[kept], _value_of(claim, kept, scores[kept]))
     logits = np.asarray(logprobs, np.float64)
     if kept.size * 4 < scores.size or scores.size < _FEW:
-        values = scores[kept] + draw.noise(kept)
-        best = int(np.argmax(values))
-        on_cut = hangs_on_cut(
-            logits, kept, (int(kept[best]), float(values[best])), sampling, draw.noise, None
-        )
-        claimed = _value_of(claim, kept, values)
-        return _Field(kept, values, claimed, unsure=False, tail=tail, on_cut=on_cut)
-    scores = only(scores, kept)
-    words = all_words(draw.run_key, draw.position, sampling.choice, scores.size)
-    likely = np.argpartition(scores, -2)[-2:]
-    floor = float((scores[likely] + gumbel_of(words[likely])).min())  # the second-best value is no lower
-    ids = np.union1d(contenders(scores, words, floor), [claim])
-    values = scores[ids] + gumbel_of(words[ids])
+        ids, noise = kept, np.asarray(draw.noise(kept))
+    else:
+        within = only(scores, kept)
+        words = all_words(draw.run_key, draw.position, sampling.choice, scores.size)
+        likely = np.argpartition(within, -2)[-2:]
+        reached = within[likely] + gumbel_of(
+            words[likely]
+        )  # the second-best value is no lower than the lower
+        floor = float(min(reached.min(), reached.max() - REACH / sampling.temperature))
+        ids = np.union1d(contenders(within, words, floor), [claim])
+        ids = ids[within[ids] > -np.inf]
+        noise = gumbel_of(words[ids])
+    values = scores[ids] + noise
     best = int(np.argmax(values))
-    on_cut = hangs_on_cut(logits, kept, (int(ids[best]), float(values[best])), sampling, draw.noise, None)
-    return _Field(ids, values, _value_of(claim, ids, values), unsure=False, tail=tail, on_cut=on_cut)
+    found = int(ids[best]), float(values[best])
+    on_cut = hangs_on_cut(logits, kept, found, sampling, draw.noise, None)
+    rivals = [
+        rival_of(found[0], ids, logits[ids], noise, other)
+        for other in suspected_temperatures(sampling.temperature)
+    ]
+    rivals.append(NO_ONE if kept.size == scores.size else _without_cut(logits, found, draw))
+    return _Field(
+        ids, values, _value_of(claim, ids, values), unsure=False, tail=tail, on_cut=on_cut, rivals=rivals
+    )
+
+
+def _without_cut(logits: Floats, found: tuple[int, float], draw: _Draw) -> Rival:
+    """The rival in a whole vocabulary of a token, whose value is known."""
+    temperature = draw.sampling.temperature
+    words = all_words(draw.run_key, draw.position, draw.sampling.choice, logits.size)
+    floor = found[1] - LEAD_EDGES[-1] / temperature
+    ids = np.union1d(contenders(logits / temperature, words, floor), [found[0]])
+    return rival_of(found[0], ids, logits[ids], gumbel_of(words[ids]), temperature)
 
 
 def _of_list(
@@ -226,12 +273,21 @@ def _of_list(
     if own_score == -math.inf and (possible is None or claim in ids[possible]):
         own_score = float(scaled(claimed_logprob, sampling.temperature))
     own = own_score + float(np.sum(draw.noise(np.array([claim]))))
-    values = kept + draw.noise(ids_kept)
+    noise = np.asarray(draw.noise(ids))
     if sampling.temperature == 0.0:
-        return _Field(ids_kept, values, own, unsure, _NO_TAIL, rival=float(scores.min()))
+        return _Field(ids_kept, kept, own, unsure, _NO_TAIL, rival=float(scores.min()))
+    values = kept + noise[certain]
     best = int(np.argmax(values))
+    exact, drawn = logprobs.astype(np.float64), int(ids_kept[best])
+    rivals = [
+        rival_of(drawn, ids_kept, exact[certain], noise[certain], other)
+        for other in suspected_temperatures(sampling.temperature)
+    ]
+    rivals.append(
+        NO_ONE if certain.size == ids.size else rival_of(drawn, ids, exact, noise, sampling.temperature)
+    )
     on_cut = hangs_on_cut(
-        logprobs.astype(np.float64),
+        exact,
         certain,
         (int(certain[best]), float(values[best])),
         sampling,
@@ -240,14 +296,14 @@ def _of_list(
     )
     if possible is not None:
         tail = _NO_TAIL if unsure else _tail(kept, own_score)
-        return _Field(ids_kept, values, own, unsure, tail, on_cut=on_cut)
+        return _Field(ids_kept, values, own, unsure, tail, on_cut=on_cut, rivals=rivals)
     rival = float(scores.min()) + MAX_NOISE
     unsure = certain.size < ids.size or max(float(values.max()), own) <= rival
     tail = _NO_TAIL
     if sampling.top_p == 1.0:
         low, high = unseen_weight(logprobs, vocab_size, sampling.temperature)
         tail = _tail(kept, own_score, 0.0 if sampling.top_k else low, high)
-    return _Field(ids_kept, values, own, unsure, tail, rival, on_cut)
+    return _Field(ids_kept, values, own, unsure, tail, rival, on_cut, rivals)
 
 
 def _tail(scores: Floats, own: float, low: float = 0.0, high: float = 0.0) -> tuple[float, bool]:

@@ -19,12 +19,10 @@ from targon.verification.calibration import (
     Band,
     Calibration,
     CalibrationError,
-    HonestRun,
     NoBand,
     Range,
     Scope,
     load_calibration,
-    measure,
     save_calibration,
 )
 from targon.verification.divergence import (
@@ -36,6 +34,7 @@ from targon.verification.divergence import (
 from targon.verification.evidence import EvidenceState, advance, trace
 from targon.verification.exact import exact_verdict
 from targon.verification.judge import Judgement, judge
+from targon.verification.measuring import HonestRun, measure
 from targon.verification.observations import Observations
 from targon.verification.offline import (
     SIMILARITY,

@@ -8,6 +8,10 @@ is no worse than the bound, q = b: no bet.
 A bet on the tail has a bound b and a factor r on the odds: it pays r / (1 − b + rb) if the token is in the
 tail and 1 / (1 − b + rb) if not: worth (1 + p(r − 1)) / (1 + b(r − 1)), at most 1 for r > 1 and p ≤ b, and
 for r < 1 and p ≥ b.
+
+A bet on a rival is one on a mismatch whose very token was foretold (:mod:`targon.protocol.suspicions`). An honest
+prover claims it with no more than a mismatch's probability, so the bound is the same; the alternative is how
+often that rival, by its lead, is drawn if the suspicion is true.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ from typing import Final
 
 import numpy as np
 
+from targon.protocol.suspicions import SUSPICIONS
 from targon.verification.calibration import GUARD_LEVELS, TELLING_BOUND, Band
 from targon.verification.observations import GAP_STRATA, Bools, Floats
 
@@ -28,6 +33,9 @@ NOISE_SCALES: Final = (0.08, 0.14, 0.25, 0.5, 1.0, 3.0)
 FLAT_SHARES: Final = (0.01, 0.04, 0.2)
 """Shares of positions with a wrong token, whatever the gap: a sampler bug, cheating now and then."""
 
+RIVAL_CHANCES: Final = (0.9, 0.9, 0.85, 0.75, 0.65, 0.55, 0.48, 0.3, 0.18, 0.05)
+"""Chances that a rival is claimed if the suspicion is true, by the class of its lead (``LEAD_EDGES``)."""
+
 TAIL_ODDS: Final = (0.5, 0.8, 1.25, 2.0)
 """Factors on the odds of an unlikely token: below 1 too cold, above 1 too hot."""
 
@@ -35,15 +43,20 @@ BAD_COMPLETIONS: Final = (0.02, 0.2)
 """Shares of completions that are bad as a whole, while the others are honest."""
 
 GAP_BETS: Final = len(NOISE_SCALES) + len(FLAT_SHARES)
+RIVAL_BETS: Final = len(SUSPICIONS)
 TAIL_BETS: Final = len(TAIL_ODDS)
-BETS: Final = GAP_BETS + TAIL_BETS + len(BAD_COMPLETIONS)
+BETS: Final = GAP_BETS + RIVAL_BETS + TAIL_BETS + len(BAD_COMPLETIONS)
 
 STAKES: Final = (
-    (0.75 / GAP_BETS,) * GAP_BETS
-    + (0.10 / TAIL_BETS,) * TAIL_BETS
-    + (0.15 / len(BAD_COMPLETIONS),) * len(BAD_COMPLETIONS)
+    (0.50 / GAP_BETS,) * GAP_BETS
+    + (0.30 / RIVAL_BETS,) * RIVAL_BETS
+    + (0.08 / TAIL_BETS,) * TAIL_BETS
+    + (0.12 / len(BAD_COMPLETIONS),) * len(BAD_COMPLETIONS)
 )
 """What is staked on each bet of the mixture: 1 in all."""
+
+LEAD_CLASSES: Final = 16
+"""As many as four bits can tell apart."""
 
 CELLS: Final = GUARD_LEVELS * GAP_STRATA * 2
 """What a bet on a mismatch depends on: earlier telling mismatches, stratum, and whether there is one now."""
@@ -64,6 +77,9 @@ class Bets:
     mismatches, stratum, whether there is one), flattened."""
     mismatch_gains: Floats
     """``(CELLS, GAP_BETS)``: the same, with 0 for every loss."""
+    rivals: Floats
+    """``(GUARD_LEVELS · GAP_STRATA, LEAD_CLASSES, 2)``: natural log of what the bet on a rival pays, by (earlier
+    telling mismatches, stratum), the class of its lead, and whether it is claimed."""
     telling: Bools
     """``(GAP_STRATA,)``: whether a mismatch raises the bounds for the rest of its completion."""
     least: Floats
@@ -98,6 +114,9 @@ def guarded_bounds(band: Band) -> Floats:
 def bets_of(band: Band) -> Bets:
     """Tabulate a band's bets."""
     bounds = guarded_bounds(band)
+    rivals = np.array(RIVAL_CHANCES + (0.0,) * (LEAD_CLASSES - len(RIVAL_CHANCES)))
+    base = np.minimum(bounds.reshape(-1, 1), _MOST)
+    chances = np.maximum(rivals, base)  # below the bound there is no bet
     table = np.zeros((GUARD_LEVELS, GAP_STRATA, 2, GAP_BETS))
     flat = np.arange(GAP_BETS) >= len(NOISE_SCALES)
     for level in range(GUARD_LEVELS):
@@ -105,14 +124,15 @@ def bets_of(band: Band) -> Bets:
             bound = float(bounds[level, stratum])
             if bound >= _MOST:
                 continue
-            chances = alternatives()[:, stratum]
-            wanted = np.where(flat, bound + chances * (1.0 - bound), chances)
+            shapes = alternatives()[:, stratum]
+            wanted = np.where(flat, bound + shapes * (1.0 - bound), shapes)
             chosen = np.clip(wanted, bound, _MOST)
             table[level, stratum, 0] = np.log((1.0 - chosen) / (1.0 - bound))
             table[level, stratum, 1] = np.log(chosen / bound)
     return Bets(
         mismatch=table.reshape(CELLS, GAP_BETS),
         mismatch_gains=np.maximum(table, 0.0).reshape(CELLS, GAP_BETS),
+        rivals=np.log(np.stack([(1.0 - chances) / (1.0 - base), chances / base], axis=-1)),
         telling=np.array([stratum.bound <= TELLING_BOUND for stratum in band.gaps]),
         least=np.array([stratum.least for stratum in band.tails]),
         most=np.array([stratum.most for stratum in band.tails]),

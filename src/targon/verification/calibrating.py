@@ -20,13 +20,12 @@ from targon.verification.calibration import (
     Band,
     Calibration,
     CalibrationError,
-    HonestRun,
     NoBand,
     Range,
     Scope,
-    measure,
 )
 from targon.verification.evidence import EvidenceState, advance
+from targon.verification.measuring import HonestRun, measure
 from targon.verification.observations import Floats, Observations
 from targon.verification.shipped import engine_name
 from targon.verification.transcripts import Transcript

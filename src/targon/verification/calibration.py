@@ -4,43 +4,27 @@ A calibration is a file, named after its digest, for one model and one reference
 each sampler and range of parameters that was measured. In a band stand, from honest runs alone:
 
 1. per stratum of the replayed gap, a bound on the probability of a mismatch: ``TOLERANCE`` times the upper
-   confidence limit of the worst honest configuration (one of which little was seen borrows from all others,
-   unless its own counts contradict them);
+   confidence limit of the worst honest configuration. It holds for the claim of a suspicion's rival, too;
 2. the recurrence: how many times likelier a mismatch is after an earlier one of the same completion, as an
    upper confidence limit, and at least ``TOLERANCE``. Honest requests differ; this is what that costs;
 3. per stratum of the tail mass, by which factor the frequency of unlikely tokens may exceed, or fall short
    of, what the reference says;
 4. the margin: by how much a claimed token may miss the replayed choice and still agree with it.
 
-All limits hold together with probability ``CONFIDENCE``. What no band covers has no evidence, with a reason.
+:mod:`targon.verification.measuring` makes them. What no band covers has no evidence, with a reason.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Final, Literal, NamedTuple, Self
 
-import numpy as np
 from pydantic import Field, model_validator
 
 from targon.protocol.errors import MalformedMessage
 from targon.protocol.messages import Dialect, Message, Sampling
 from targon.protocol.primitives import Digest, Hex32
-from targon.verification.confidence import lower_limit, upper_limit
-from targon.verification.observations import (
-    GAP_STRATA,
-    TAIL_STRATA,
-    Floats,
-    Ints,
-    Observations,
-    gap_stratum,
-    tail_stratum,
-)
-
-CONFIDENCE: Final = 0.999
-"""Probability with which all limits of a band hold together."""
+from targon.verification.observations import GAP_STRATA, TAIL_STRATA
 
 TOLERANCE: Final = 1.5
 """How much worse than the worst that was seen an honest prover may be."""
@@ -49,27 +33,8 @@ TELLING_BOUND: Final = 0.1
 """A mismatch counts as a sign of a bad completion where its stratum's bound is at most this: near a coin
 flip it is no sign of anything."""
 
-RESPONSIVE_BOUND: Final = 0.25
-"""Strata with at most this bound say how much likelier a mismatch is after a telling one: a higher rate hardly
-has room to grow."""
-
 GUARD_LEVELS: Final = 6
 """Earlier telling mismatches of a completion are counted up to five."""
-
-UNKNOWN_RECURRENCE: Final = 20.0
-"""Taken where the data can't say less: twice what a log-normal effect with σ = 1.5 can amount to."""
-
-MARGIN_QUANTILE: Final = 0.999
-"""One honest position in a thousand may miss by more than the margin, before the tolerance."""
-
-BORROWING_SHARE: Final = 0.1
-"""A configuration with less than this share of a stratum's positions borrows from all others."""
-
-CONTRADICTION_RISK: Final = 0.05
-"""A configuration contradicts all others together where its lower limit, at this risk, lies above their upper."""
-
-_CLAIMS = GAP_STRATA * (GAP_STRATA + 1) // 2 + 1 + 2 * TAIL_STRATA
-"""Limits per configuration that shall hold together."""
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=0)]
@@ -242,185 +207,3 @@ def load_calibration(path: Path, expected: Digest | None = None) -> Calibration:
             "take a fresh copy or calibrate again"
         )
     return calibration
-
-
-@dataclass(frozen=True, slots=True)
-class HonestRun:
-    """Completions of one honest configuration: one dtype, engine, way of batching, range of lengths."""
-
-    name: str
-    completions: Sequence[Observations]
-    margins: Floats = field(default_factory=lambda: np.zeros(1))
-    """``(any,)``: by how much the claimed token missed the replayed choice, in logits, at the sure positions."""
-
-
-def measure(scope: Scope, runs: Sequence[HonestRun], others: Sequence[HonestRun] = ()) -> Band:
-    """The bounds that honest runs support, for the scope in which they were made.
-
-    Args:
-        runs: made within the scope. Those that behave alike belong together as one.
-        others: made outside of it, from which it may borrow: gaps are in logits, and mean the same at every
-            temperature. Where its own counts contradict theirs, its own are taken.
-
-    Raises:
-        CalibrationError: if there is nothing to measure.
-    """
-    if not runs or any(not sum(c.positions for c in run.completions) for run in runs):
-        raise CalibrationError("got a configuration without positions, expected some honest ones for each")
-    risk = (1.0 - CONFIDENCE) / ((len(runs) + 2) * _CLAIMS)
-    tallies = [_Tally.of(run) for run in runs]
-    together = _Tally.sum(tallies)
-    everything = _Tally.sum([together, *map(_Tally.of, others)])
-    gaps = tuple(_gap_stratum(tallies, together, everything, stratum, risk) for stratum in range(GAP_STRATA))
-    bounds = np.array([stratum.bound for stratum in gaps])
-    return Band(
-        scope=scope,
-        gaps=gaps,
-        recurrence=_recurrence(runs, others, bounds, risk),
-        margin=TOLERANCE * max(float(np.quantile(run.margins, MARGIN_QUANTILE)) for run in runs),
-        tails=tuple(_tail_stratum(tallies, together, stratum, risk) for stratum in range(TAIL_STRATA)),
-        configurations=tuple(
-            Configuration(
-                name=run.name,
-                completions=len(run.completions),
-                positions=int(tally.positions.sum()),
-                mismatches=tuple(tally.mismatches.tolist()),
-            )
-            for run, tally in zip(runs, tallies, strict=True)
-        ),
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class _Tally:
-    """One configuration's counts per stratum."""
-
-    positions: Ints
-    mismatches: Ints
-    tails: Ints
-    hits: Ints
-    expected: Floats
-
-    @classmethod
-    def of(cls, run: HonestRun) -> _Tally:
-        sure = [~one.unsure for one in run.completions]
-        pick = list(zip(run.completions, sure, strict=True))
-        strata = gap_stratum(np.concatenate([one.gaps[keep] for one, keep in pick]))
-        mismatched = np.concatenate([one.mismatched[keep] for one, keep in pick])
-        masses = np.concatenate([one.tail_mass[keep] for one, keep in pick])
-        hits = np.concatenate([one.in_tail[keep] for one, keep in pick])
-        known = ~np.isnan(masses)
-        tails = tail_stratum(masses[known])
-        return cls(
-            positions=np.bincount(strata, minlength=GAP_STRATA),
-            mismatches=np.bincount(strata[mismatched], minlength=GAP_STRATA),
-            tails=np.bincount(tails, minlength=TAIL_STRATA),
-            hits=np.bincount(tails[hits[known]], minlength=TAIL_STRATA),
-            expected=np.bincount(tails, weights=masses[known], minlength=TAIL_STRATA).astype(np.float64),
-        )
-
-    @classmethod
-    def sum(cls, tallies: Sequence[_Tally]) -> _Tally:
-        """All configurations as one."""
-        return cls(*(np.sum([getattr(tally, name) for tally in tallies], axis=0) for name in cls.__slots__))
-
-
-def _gap_stratum(
-    tallies: Sequence[_Tally], together: _Tally, everything: _Tally, stratum: int, risk: float
-) -> GapStratum:
-    own = slice(stratum, stratum + 1)
-    everybody = _worst_rate(everything, stratum, risk)
-    if _limit(lower_limit, together, own, CONTRADICTION_RISK) > everybody:
-        everybody = _worst_rate(together, stratum, risk)
-    worst = everybody
-    for tally in tallies:
-        much = tally.positions[stratum] >= BORROWING_SHARE * everything.positions[stratum]
-        if much or _limit(lower_limit, tally, own, CONTRADICTION_RISK) > everybody:
-            worst = max(worst, _worst_rate(tally, stratum, risk))
-    return GapStratum(
-        positions=int(together.positions[stratum]),
-        mismatches=int(together.mismatches[stratum]),
-        bound=min(1.0, TOLERANCE * worst),
-    )
-
-
-def _worst_rate(tally: _Tally, stratum: int, risk: float) -> float:
-    """The upper limit of a configuration's mismatch rate in a stratum.
-
-    Noise that flips a gap flips a smaller one at least as often: so a stratum's rate is at most the mean rate of
-    any run of strata that ends with it, and may borrow their positions, unless the counts contradict that.
-    """
-    alone = _limit(upper_limit, tally, slice(stratum, stratum + 1), risk)
-    least = _limit(lower_limit, tally, slice(stratum, stratum + 1), risk)
-    pooled = [_limit(upper_limit, tally, slice(first, stratum + 1), risk) for first in range(stratum)]
-    return min([alone, *(limit for limit in pooled if limit >= least)])
-
-
-def _limit(limit: Callable[[int, int, float], float], tally: _Tally, strata: slice, risk: float) -> float:
-    return limit(int(tally.mismatches[strata].sum()), int(tally.positions[strata].sum()), risk)
-
-
-def _recurrence(runs: Sequence[HonestRun], others: Sequence[HonestRun], bounds: Floats, risk: float) -> float:
-    """Mismatches after a telling one of the same completion, against how many there would be if they had
-    nothing to do with it.
-
-    All runs together, each against its own rates: one that is worse throughout shows no recurrence by that.
-    Those outside the scope count, too, unless the scope's own contradict them.
-    """
-    own = np.sum([_repeats(run, bounds) for run in runs], axis=0)
-    everything = np.sum([own, *(_repeats(run, bounds) for run in others)], axis=0)
-    worst = _recurrence_limit(upper_limit, everything, risk)
-    if _recurrence_limit(lower_limit, own, CONTRADICTION_RISK) > worst:
-        worst = _recurrence_limit(upper_limit, own, risk)
-    return min(max(TOLERANCE, worst), UNKNOWN_RECURRENCE)
-
-
-def _repeats(run: HonestRun, bounds: Floats) -> Floats:
-    """``(3,)``: mismatches after a telling one, positions after one, and how many mismatches those would have
-    if they had nothing to do with it."""
-    telling, responsive = bounds <= TELLING_BOUND, bounds <= RESPONSIVE_BOUND
-    tally = _Tally.of(run)
-    after = np.zeros(GAP_STRATA)
-    again = 0
-    for one in run.completions:
-        strata, mismatched = gap_stratum(one.gaps[~one.unsure]), one.mismatched[~one.unsure]
-        told = mismatched & telling[strata]
-        later = (np.cumsum(told) - told > 0) & responsive[strata]
-        after += np.bincount(strata[later], minlength=GAP_STRATA)
-        again += int((mismatched & later).sum())
-    rates = tally.mismatches / np.maximum(tally.positions, 1)
-    return np.array([again, after.sum(), after @ rates])
-
-
-def _recurrence_limit(limit: Callable[[int, int, float], float], repeats: Floats, risk: float) -> float:
-    again, exposed, unrelated = repeats.tolist()
-    if unrelated == 0.0:
-        return UNKNOWN_RECURRENCE if limit is upper_limit else 0.0
-    return float(limit(int(again), int(exposed), risk) * exposed / unrelated)
-
-
-def _tail_stratum(tallies: Sequence[_Tally], together: _Tally, stratum: int, risk: float) -> TailStratum:
-    least, most = _tail_factors(together, stratum, risk)
-    for tally in tallies:
-        low, high = _tail_factors(tally, stratum, risk)
-        if high < least or low > most:  # its own counts contradict the others'
-            least, most = min(least, low), max(most, high)
-    return TailStratum(
-        positions=int(together.tails[stratum]),
-        hits=int(together.hits[stratum]),
-        expected=float(together.expected[stratum]),
-        least=max(0.0, 1.0 - TOLERANCE * max(0.0, 1.0 - least)),
-        most=min(1.0 + TOLERANCE * max(0.0, most - 1.0), 1.0 / _EDGE_OF_NOTHING),
-    )
-
-
-def _tail_factors(tally: _Tally, stratum: int, risk: float) -> tuple[float, float]:
-    """Confidence limits of how often the tail is hit, against what its mass says."""
-    count, mass, hits = int(tally.tails[stratum]), float(tally.expected[stratum]), int(tally.hits[stratum])
-    if mass == 0.0:
-        return 0.0, 1.0 / _EDGE_OF_NOTHING
-    return lower_limit(hits, count, risk) * count / mass, upper_limit(hits, count, risk) * count / mass
-
-
-_EDGE_OF_NOTHING: Final = 1e-9
-"""A factor of 1 / this leaves nothing to bet on."""

@@ -27,11 +27,13 @@ from pydantic import Field, model_validator
 
 from targon.protocol.conviction import LOG_CONVICTION
 from targon.protocol.messages import Message
+from targon.protocol.suspicions import lead_classes
 from targon.verification.bets import (
     BAD_COMPLETIONS,
     BETS,
     CELLS,
     GAP_BETS,
+    RIVAL_BETS,
     STAKES,
     TAIL_BETS,
     Bets,
@@ -43,6 +45,8 @@ from targon.verification.observations import GAP_STRATA, Floats, Ints, Observati
 _NOTHING: Final = -1e300
 """Natural log of a stake that wasn't put down; finite, so that it can stand in JSON."""
 
+_ON_MISMATCHES: Final = GAP_BETS + RIVAL_BETS
+_PLACES = np.arange(RIVAL_BETS)
 _LOG_STAKES = np.log(np.array(STAKES))
 _LOG_BAD = np.log(np.array(BAD_COMPLETIONS))
 _LOG_GOOD = np.log1p(-np.array(BAD_COMPLETIONS))
@@ -132,31 +136,32 @@ def _put_down(state: EvidenceState) -> Floats:
 
 
 def _payoffs(observations: Observations, bets: Bets) -> tuple[Ints, Floats]:
-    """Of the sure positions: each one's cell of the bets on mismatches, and what those on the tail pay
-    (nothing, where there is no tail)."""
+    """Of the sure positions: each one's cell of the bets on mismatches, and what those on rivals and on the
+    tail pay (nothing, where there is no tail)."""
     sure = ~observations.unsure
-    strata = gap_stratum(observations.gaps[sure])
+    places = gap_stratum(observations.gaps[sure])
     mismatched = observations.mismatched[sure]
-    cells = strata * 2 + mismatched
     if mismatched.any():
-        telling = mismatched & bets.telling[strata]
-        earlier = np.minimum(np.cumsum(telling) - telling, GUARD_LEVELS - 1)
-        cells += earlier * (GAP_STRATA * 2)
+        telling = mismatched & bets.telling[places]
+        places += np.minimum(np.cumsum(telling) - telling, GUARD_LEVELS - 1) * GAP_STRATA
+    cells = places * 2 + mismatched
     masses = observations.tail_mass[sure]
     known = ~np.isnan(masses)
-    pays = np.zeros((masses.size, TAIL_BETS))
+    pays = np.zeros((masses.size, RIVAL_BETS + TAIL_BETS))
+    claimed = (observations.claimed_rivals[sure, None] >> _PLACES) & 1
+    pays[:, :RIVAL_BETS] = bets.rivals[places[:, None], lead_classes(observations.rivals[sure]), claimed]
     if known.any():
         places = tail_stratum(masses[known])
-        pays[known] = tail_payoffs(
+        pays[known, RIVAL_BETS:] = tail_payoffs(
             masses[known], observations.in_tail[sure][known], bets.least[places], bets.most[places]
         )
     return cells, pays
 
 
 def _with_bad_completions(gains: Floats) -> Floats:
-    """``(…, BETS)`` from ``(…, GAP_BETS + TAIL_BETS)``: beside each bet's gain within this completion, those
-    of the bets that only some completions are bad."""
-    mean = np.logaddexp.reduce(gains[..., :GAP_BETS], axis=-1, keepdims=True) - math.log(GAP_BETS)
+    """``(…, BETS)`` from ``(…, GAP_BETS + RIVAL_BETS + TAIL_BETS)``: beside each bet's gain within this
+    completion, those of the bets that only some completions are bad."""
+    mean = np.logaddexp.reduce(gains[..., :_ON_MISMATCHES], axis=-1, keepdims=True) - math.log(_ON_MISMATCHES)
     return np.concatenate([gains, np.logaddexp(_LOG_GOOD, _LOG_BAD + mean)], axis=-1)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import zlib
 from dataclasses import dataclass, fields
 from typing import Final, Self, TypeAlias
 
@@ -14,12 +15,19 @@ from targon.protocol.replay import Replay
 Floats: TypeAlias = NDArray[np.float64]
 Bools: TypeAlias = NDArray[np.bool_]
 Ints: TypeAlias = NDArray[np.int64]
+Codes: TypeAlias = NDArray[np.uint32]
+Masks: TypeAlias = NDArray[np.uint8]
 
 GAP_EDGES: Final = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 4.0)
 """What divides the gaps into strata; a gap that equals an edge lies above it."""
 
 _GRAINS: Final = 65_535.0
 """The mass of a tail is rounded to parts of this, so that it can be written down exactly."""
+
+_COLUMNS: Final = tuple(map(np.dtype, ("<u1", "<u2", "<u4", "<u1")))
+_PACKED_BYTES: Final = sum(dtype.itemsize for dtype in _COLUMNS)
+_MOST_PACKED: Final = 65_536
+"""Positions: more than any completion has."""
 
 GAP_STRATA: Final = len(GAP_EDGES) + 1
 
@@ -34,7 +42,8 @@ class Observations:
     """One completion, position by position, in order. All arrays have the shape ``(positions,)``.
 
     Raises:
-        ValueError: if lengths differ, a gap is negative or no number, or a tail mass lies outside [0, 1].
+        ValueError: if lengths differ, a gap is negative or no number, a tail mass lies outside [0, 1], or a
+            rival is claimed where nothing mismatches.
     """
 
     gaps: Floats
@@ -50,6 +59,11 @@ class Observations:
     where there is none to speak of (T = 0) or it isn't known: no bet on surprisal there."""
     in_tail: Bools
     """Whether the claimed token is one of those."""
+    rivals: Codes
+    """By how much the replayed choice leads its rival under each suspicion
+    (:func:`targon.protocol.suspicions.lead_code`). The claimed token has no part in it."""
+    claimed_rivals: Masks
+    """Bit n: the claimed token is the rival under suspicion n. Only where there is a mismatch."""
 
     @classmethod
     def of(cls, replay: Replay, temperature: float) -> Self:
@@ -59,40 +73,57 @@ class Observations:
             temperature: at which the tokens were asked for.
         """
         broken = np.isnan(replay.gaps)
+        mismatched = replay.margins > 0.0
         return cls(
             gaps=np.where(broken, 0.0, replay.gaps) * (temperature or 1.0),
-            mismatched=replay.margins > 0.0,
+            mismatched=mismatched,
             unsure=replay.unsure | replay.on_cut | broken,
             tail_mass=np.round(replay.tail_mass * _GRAINS) / _GRAINS,
             in_tail=replay.in_tail,
+            rivals=replay.rivals,
+            claimed_rivals=np.where(mismatched, replay.claimed_rivals, np.uint8(0)),
         )
 
     def pack(self) -> str:
-        """All that the evidence depends on, as text: three bytes per position, in base64.
+        """All that the evidence depends on, as text: eight bytes per position, deflated, in base64.
 
-        The first byte holds the gap's stratum (4 bits), whether there is a mismatch, whether it is unsure,
-        whether the token lies in the tail, and whether there is a tail; the other two the tail's mass in
-        parts of 65,535, low byte first.
+        First a byte for each position: the gap's stratum (4 bits), whether there is a mismatch, whether it is unsure,
+        whether the token lies in the tail, and whether there is a tail. Then two for each: the tail's mass in
+        parts of 65,535. Then four: the leads of the rivals. Then one: which of those were claimed. Numbers of
+        several bytes begin with the lowest.
         """
         known = ~np.isnan(self.tail_mass)
         flags = gap_stratum(self.gaps) | (self.mismatched * 16) | (self.unsure * 32)
         flags = flags | (self.in_tail * 64) | (known * 128)
-        mass = np.round(np.where(known, self.tail_mass, 0.0) * _GRAINS).astype(np.int64)
-        return base64.b64encode(
-            np.stack([flags, mass & 255, mass >> 8], axis=1).astype(np.uint8).tobytes()
-        ).decode()
+        mass = np.round(np.where(known, self.tail_mass, 0.0) * _GRAINS)
+        columns = (flags, mass, self.rivals, self.claimed_rivals)
+        data = b"".join(
+            column.astype(dtype).tobytes() for column, dtype in zip(columns, _COLUMNS, strict=True)
+        )
+        return base64.b64encode(zlib.compress(data, 9)).decode()
 
     @classmethod
     def unpack(cls, text: str) -> Self:
         """What was packed. Gaps come back as the lower ends of their strata.
 
         Raises:
-            ValueError: if the text is none that :meth:`pack` makes.
+            ValueError: if the text is none that :meth:`pack` makes, or of more than ``_MOST_PACKED`` positions.
         """
-        data = np.frombuffer(base64.b64decode(text, validate=True), np.uint8).astype(np.int64)
-        if data.size % 3:
-            raise ValueError(f"observations: got {data.size} bytes, expected three per position")
-        flags, low, high = data.reshape(-1, 3).T
+        inflater = zlib.decompressobj()
+        try:
+            data = inflater.decompress(base64.b64decode(text, validate=True), _MOST_PACKED * _PACKED_BYTES)
+        except zlib.error as error:
+            raise ValueError(f"observations: got text that can't be inflated: {error}") from error
+        if not inflater.eof or inflater.unused_data or len(data) % _PACKED_BYTES:
+            raise ValueError(
+                f"observations: got {len(data)} bytes and {'more' if not inflater.eof else 'no more'}, expected "
+                f"{_PACKED_BYTES} for each of at most {_MOST_PACKED} positions"
+            )
+        count, offset, columns = len(data) // _PACKED_BYTES, 0, []
+        for dtype in _COLUMNS:
+            columns.append(np.frombuffer(data, dtype, count, offset))
+            offset += columns[-1].nbytes
+        flags, mass, rivals, claimed_rivals = columns
         strata = flags & 15
         if (strata >= GAP_STRATA).any():
             raise ValueError(f"observations: got stratum {strata.max()}, expected one below {GAP_STRATA}")
@@ -100,8 +131,10 @@ class Observations:
             gaps=np.array([0.0, *GAP_EDGES])[strata],
             mismatched=flags & 16 > 0,
             unsure=flags & 32 > 0,
-            tail_mass=np.where(flags & 128 > 0, (low + 256 * high) / _GRAINS, np.nan),
+            tail_mass=np.where(flags & 128 > 0, mass / _GRAINS, np.nan),
             in_tail=flags & 64 > 0,
+            rivals=rivals.astype(np.uint32),
+            claimed_rivals=claimed_rivals,
         )
 
     def __post_init__(self) -> None:
@@ -112,6 +145,8 @@ class Observations:
             raise ValueError("gaps: got a negative one or NaN, expected values >= 0")
         if ((self.tail_mass < 0.0) | (self.tail_mass > 1.0)).any():
             raise ValueError("tail_mass: got one outside [0, 1], expected a probability, or NaN for none")
+        if self.claimed_rivals[~self.mismatched].any():
+            raise ValueError("claimed_rivals: got one where nothing mismatches, expected none")
 
     @property
     def positions(self) -> int:

@@ -123,7 +123,15 @@ def contradiction(first: Replayed, second: Replayed, temperature: float) -> str 
     return None
 
 
-_KINDS: Final = {"best_ids": "iu", "among": "b", "unsure": "b", "on_cut": "b", "in_tail": "b"}
+_KINDS: Final = {
+    "best_ids": "iu",
+    "among": "b",
+    "unsure": "b",
+    "on_cut": "b",
+    "in_tail": "b",
+    "rivals": "iu",
+    "claimed_rivals": "iu",
+}
 """Kinds of numbers, as numpy names them, of the fields of a replay that aren't floats."""
 
 

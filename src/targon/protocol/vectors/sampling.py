@@ -228,6 +228,8 @@ def _replay(given: Json) -> Json:
         "on_cut": bool(result.on_cut[0]),
         "tail_mass": None if math.isnan(result.tail_mass[0]) else float(result.tail_mass[0]),
         "in_tail": bool(result.in_tail[0]),
+        "rivals": int(result.rivals[0]),
+        "claimed_rivals": int(result.claimed_rivals[0]),
     }
 
 
