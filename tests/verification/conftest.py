@@ -41,6 +41,8 @@ class LetterEngine:
     def __init__(self, answer: Sequence[int]) -> None:
         self.answer = answer
         self.down = False
+        self.prompt = (TokenId(1),)
+        self.unlikely = -60.0  # log-probability of every token but the right one
         self.seen = 0  # of how many tokens a replay says that it was made; 0: all
 
     @property
@@ -71,7 +73,7 @@ class LetterEngine:
 
     def _replay(self, task: ReplayTask) -> Replayed:
         count, vocabulary = len(task.token_ids), self.identity.vocab_size
-        logprobs = np.full((count, vocabulary), -60.0, dtype=np.float32)
+        logprobs = np.full((count, vocabulary), self.unlikely, dtype=np.float32)
         sure = [*self.answer, *([EOS] * count)][:count]
         logprobs[np.arange(count), sure] = 0.0
         claimed = np.array(task.token_ids)
@@ -89,7 +91,7 @@ class LetterEngine:
 
     async def prompt_token_ids(self, messages: Sequence[ChatMessage]) -> tuple[TokenId, ...]:
         await self.check()
-        return (TokenId(1),)
+        return self.prompt
 
     async def text(self, token_ids: Sequence[TokenId], stop: Sequence[str]) -> str:
         if self.down:

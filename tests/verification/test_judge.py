@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import anyio
 import numpy as np
 import pytest
 
@@ -125,3 +126,52 @@ async def test_the_bounds_are_those_of_what_the_reference_could_see(make_request
     both = CALIBRATION.model_copy(update={"bands": (*CALIBRATION.bands, listed)})
     found = await judged(request, answer(request), engine, both)
     assert (found.verdict.outcome, found.band) == ("pass", listed)
+
+
+async def test_a_reference_that_is_another_model_than_the_calibrations_charges_nobody(
+    make_request, answer, engine
+):
+    request = make_request()
+    other = CALIBRATION.model_copy(update={"model_digest": "e" * 64})
+    found = await judged(request, answer(request, (20, 21, 22, 23)), engine, other)
+    assert found.verdict.outcome == "inconclusive"
+    assert "model" in found.verdict.reason
+    assert found.observations is None
+
+
+async def test_tokens_agree_within_the_calibrations_margin_and_no_further(make_request, answer, engine):
+    engine.unlikely = -4.0  # so that margins aren't clipped
+    request = make_request()
+    response = answer(request, (20, 21, 22, 23))
+
+    async def with_margin(margin: float) -> Judgement:
+        band = CALIBRATION.bands[0].model_copy(update={"margin": margin})
+        return await judged(request, response, engine, CALIBRATION.model_copy(update={"bands": (band,)}))
+
+    strict = await with_margin(0.0)
+    largest = max(each["margin"] for each in strict.verdict.evidence["disagreed"])
+    assert 0.0 < largest < 8.0
+    largest *= request.sampling.temperature  # in logits
+    assert [(await with_margin(largest + more)).verdict.score for more in (-0.01, 0.01)] == [0.75, 1.0]
+
+
+async def test_a_prompt_longer_than_any_that_was_calibrated_leaves_no_evidence(make_request, answer, engine):
+    engine.prompt = tuple(range(ALL.max_prompt_tokens + 1))
+    request = make_request()
+    found = await judged(request, answer(request), engine)
+    assert found.verdict.outcome == "inconclusive"
+    assert f"a prompt of {ALL.max_prompt_tokens + 1} tokens" in found.verdict.reason
+    assert found.observations is None
+
+
+@pytest.mark.parametrize("slow", ["prompt_token_ids", "text", "replay"])
+async def test_a_reference_engine_that_is_too_slow_charges_nobody(make_request, answer, engine, slow):
+    async def never(*_: object) -> None:
+        await anyio.sleep_forever()
+
+    setattr(engine, slow, never)
+    request = make_request()
+    with anyio.fail_after(5):
+        found = await judged(request, answer(request), engine, deadline_s=0.01)
+    assert found.verdict.outcome == "inconclusive"
+    assert "no answer within 0.01 s" in found.verdict.reason

@@ -294,6 +294,9 @@ async def test_a_reference_of_another_model_decides_nothing(make_request) -> Non
     verdict = await recheck(request, completion, NativeEngine(), model_digest="e" * 64)
     assert verdict.outcome == "inconclusive"
     assert "another model" in verdict.reason
+    other = request.model_copy(update={"model": "another"})
+    verdict = await recheck(other, completion, NativeEngine())
+    assert "got model tiny, expected another" in verdict.reason
 
 
 async def test_a_reference_that_is_slow_or_down_decides_nothing(make_request) -> None:
