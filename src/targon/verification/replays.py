@@ -44,6 +44,7 @@ async def replay_all(
     """
     kept = await anyio.to_thread.run_sync(load_replays, path)
     missing = [transcript for transcript in transcripts if _key(transcript) not in kept]
+    missing.sort(key=_length)  # what is replayed together is padded to the longest
     done(len(transcripts) - len(missing))
     try:
         for start in range(0, len(missing), REPLAYED_TOGETHER):
@@ -64,6 +65,11 @@ Key = str
 
 def _key(transcript: Transcript) -> Key:
     return f"{transcript.number}-{transcript.digest()[:16]}"
+
+
+def _length(transcript: Transcript) -> int:
+    """Of prompt and answer, in tokens, roughly."""
+    return sum(len(message.content) for message in transcript.messages) // 4 + len(transcript.token_ids)
 
 
 def save_replays(path: Path, replays: Mapping[Key, Replayed]) -> None:
