@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -305,3 +306,19 @@ async def test_why_a_prover_was_convicted_is_told_in_words(path: Path, log_e: fl
     assert "falls to Bronze" in entry.text
     assert alice[-1].text.endswith("on probation since its conviction in block 9")
     assert not any(one.kind == "convicted" for one in bob)
+
+
+@pytest.mark.anyio
+async def test_a_conviction_is_told_with_what_it_looks_like(path: Path) -> None:
+    history = History.begun(ALICE)
+    history.add(attempt(ALICE, 9))
+    number = history.next - 1
+    event = convicted(ALICE, number).model_copy(
+        update={"looks_like": "a temperature 0.1 higher than asked for"}
+    )
+    history.add(with_evidence(number), event)
+    async with aclosing(await SqliteLog.open(path)) as log:
+        await log.append(history.events, expected=EMPTY)
+        told = [entry.text for entry in await explain(log, ALICE)]
+    assert "71 verified tokens of 3 answers" in told[-1]
+    assert "What fits best: a temperature 0.1 higher than asked for." in told[-1]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from targon.protocol.conviction import CONVICTION
 from targon.protocol.suspicions import NO_RIVALS
-from targon.verification.bets import STAKES, bets_of
+from targon.verification.bets import BET_WORDS, STAKES, bets_of
 from targon.verification.evidence import EvidenceState, advance, reserve, trace
 from targon.verification.observations import (
     GAP_EDGES,
@@ -234,6 +234,22 @@ def test_a_token_that_a_suspicion_foretold_says_more_than_any_other():
         EvidenceState(), observed([0.15] * 40, [False] * 40, rivals=behind, claimed_rivals=[0] * 40), BETS
     )
     assert missed.log_e < 0.0
+
+
+def test_what_the_evidence_looks_like_is_said_in_words():
+    rng = np.random.default_rng(3)
+    int4, bug, hotter = EvidenceState(), EvidenceState(), EvidenceState()
+    for _ in range(6):
+        int4 = advance(int4, drawn(rng, INT4), BETS)
+        bug = advance(bug, observed([3.0] * 50, [at == 25 for at in range(50)]), BETS)
+        wrong = [at < 5 for at in range(50)]
+        foretold = [NO_RIVALS ^ (15 << 12) if at < 5 else NO_RIVALS for at in range(50)]
+        claims = [8 * one for one in wrong]
+        hotter = advance(hotter, observed([0.15] * 50, wrong, rivals=foretold, claimed_rivals=claims), BETS)
+    assert int4.looks_like.startswith("noise of")
+    assert bug.looks_like.startswith("wrong tokens at")
+    assert hotter.looks_like == "a temperature 0.05 higher than asked for"
+    assert len(set(BET_WORDS)) == len(STAKES)
 
 
 @pytest.mark.parametrize(

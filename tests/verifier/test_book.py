@@ -64,6 +64,7 @@ def test_evidence_that_reaches_its_bound_is_followed_by_the_conviction() -> None
     assert (conviction.prover, conviction.attempt, conviction.block) == (PROVER, 7, 9)
     assert (conviction.tokens, conviction.completions) == (after.convicted_at, 2)
     assert conviction.calibration == "ca" * 32
+    assert conviction.looks_like == after.looks_like
 
 
 def test_a_conviction_states_evidence_that_convicts_though_it_has_sunk_by_its_end() -> None:

@@ -179,6 +179,8 @@ class ProverConvicted(Message):
     completions: _Int
     calibration: Hex32
     """By which the last of them was judged."""
+    looks_like: Annotated[str, Field(max_length=200)] = ""
+    """What the evidence fits best, in words; empty: not said."""
 
 
 class StepClosed(Message):

@@ -151,11 +151,12 @@ def _verdict_in_words(attempt: Attempt, verdict: Verdict, x: float | None) -> st
 
 
 def _conviction_in_words(event: ProverConvicted) -> str:
+    fits = f" What fits best: {event.looks_like}." if event.looks_like else ""
     return (
         f"convicted after {event.tokens} verified tokens of {event.completions} answers: the evidence reached "
         f"e = {_large(event.log_e)}, and an honest prover's ever reaches {CONVICTION:,.0f} with probability "
-        f"{ALPHA:g} at most. It falls to Bronze, with score and weight 0, until as many tokens as the probation asks "
-        "for were verified anew"
+        f"{ALPHA:g} at most.{fits} It falls to Bronze, with score and weight 0, until as many tokens as the "
+        "probation asks for were verified anew"
     )
 
 

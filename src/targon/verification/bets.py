@@ -22,7 +22,7 @@ from typing import Final
 
 import numpy as np
 
-from targon.protocol.suspicions import SUSPICIONS
+from targon.protocol.suspicions import SUSPICIONS, TEMPERATURE_OFFSETS
 from targon.verification.calibration import GUARD_LEVELS, TELLING_BOUND, Band
 from targon.verification.observations import GAP_STRATA, Bools, Floats
 
@@ -54,6 +54,19 @@ STAKES: Final = (
     + (0.12 / len(BAD_COMPLETIONS),) * len(BAD_COMPLETIONS)
 )
 """What is staked on each bet of the mixture: 1 in all."""
+
+BET_WORDS: Final = (
+    *(f"noise of {scale:g} logits, as of other weights or another model" for scale in NOISE_SCALES),
+    *(f"wrong tokens at {share:.0%} of positions, however clear the right one" for share in FLAT_SHARES),
+    *(
+        f"a temperature {abs(offset):g} {'higher' if offset > 0.0 else 'lower'} than asked for"
+        for offset in TEMPERATURE_OFFSETS
+    ),
+    "top-p and top-k ignored",
+    *(f"unlikely tokens at {odds:g} times their odds" for odds in TAIL_ODDS),
+    *(f"{share:.0%} of answers bad, the others honest" for share in BAD_COMPLETIONS),
+)
+"""What each bet is against."""
 
 LEAD_CLASSES: Final = 16
 """As many as four bits can tell apart."""

@@ -30,6 +30,7 @@ from targon.protocol.messages import Message
 from targon.protocol.suspicions import lead_classes
 from targon.verification.bets import (
     BAD_COMPLETIONS,
+    BET_WORDS,
     BETS,
     CELLS,
     GAP_BETS,
@@ -75,6 +76,12 @@ class EvidenceState(Message):
     def log_e(self) -> float:
         """Natural log of e, now."""
         return _log_e(np.array(self.log_wealth), reserve(self.completions))
+
+    @property
+    def looks_like(self) -> str:
+        """What the bet that gained most is against, in words: a hint at what is wrong, and no more."""
+        gains = np.array(self.log_wealth) - _LOG_STAKES
+        return BET_WORDS[int(np.argmax(gains))]
 
     @property
     def convicted(self) -> bool:

@@ -79,5 +79,6 @@ def with_evidence(
         tokens=after.convicted_at,
         completions=after.completions,
         calibration=calibration,
+        looks_like=after.looks_like,
     )
     return [noted, conviction]
