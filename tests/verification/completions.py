@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from targon.protocol.suspicions import NO_RIVALS
+from targon.protocol.suspicions import NO_RIVALS, SUSPICIONS
 from targon.verification.calibration import (
     Band,
     Configuration,
     GapStratum,
     Range,
+    RivalBounds,
     Scope,
     TailStratum,
 )
@@ -89,6 +90,7 @@ def band_with(
     return Band(
         scope=SCOPE,
         gaps=tuple(GapStratum(positions=1, mismatches=0, bound=bound) for bound in bounds),
+        rivals=(RivalBounds(behind=tuple(bounds), close=tuple(bounds)),) * len(SUSPICIONS),
         recurrence=recurrence,
         tails=tuple(
             TailStratum(positions=1, hits=0, expected=0.5, least=least, most=most) for _ in range(TAIL_STRATA)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from targon.protocol.messages import Sampling
-from targon.protocol.suspicions import NO_RIVALS
+from targon.protocol.suspicions import NO_RIVALS, SUSPICIONS
 from targon.verification.calibration import (
     TOLERANCE,
     Band,
@@ -363,23 +363,58 @@ def test_a_configuration_whose_tails_contradict_the_others_is_heard():
 # rivals
 
 
-def with_rivals(claimed: float, gap: float = 0.33, positions: int = 40_000) -> Band:
+def with_rivals(claimed: float, *, name: str = "bf16", rivals: int = 4_000, seed: int = 2) -> HonestRun:
     """Honest positions of one stratum, a tenth of them with a rival that T + 0.2 would draw, and how often it is
     claimed; elsewhere one in a thousand mismatches."""
-    rng = np.random.default_rng(2)
-    rivals = np.where(np.arange(positions) % 10 == 0, NO_RIVALS ^ (15 << 20), NO_RIVALS)
-    chance = np.where(rivals == NO_RIVALS, 0.001, claimed)
-    wrong = rng.random(positions) < chance
-    one = observed(
-        [gap] * positions,
-        wrong.tolist(),
-        rivals=rivals.tolist(),
-        claimed_rivals=(32 * (wrong & (rivals != NO_RIVALS))).tolist(),
+    rng = np.random.default_rng(seed)
+    positions = 10 * rivals
+    codes = np.where(np.arange(positions) % 10 == 0, NO_RIVALS ^ (15 << 20), NO_RIVALS)
+    wrong = rng.random(positions) < np.where(codes == NO_RIVALS, 0.001, claimed)
+    claims = 32 * (wrong & (codes != NO_RIVALS))
+    return HonestRun(
+        name,
+        [observed([0.33] * positions, wrong.tolist(), rivals=codes.tolist(), claimed_rivals=claims.tolist())],
     )
-    return measure(SCOPE, [HonestRun("bf16", [one])])
 
 
-def test_a_bound_covers_the_claims_of_rivals_where_they_are_commoner_than_mismatches():
-    alike, commoner = (with_rivals(claimed).gaps[4].bound for claimed in (0.001, 0.05))
-    assert alike < 0.005
-    assert commoner > TOLERANCE * 0.05
+def test_a_rival_s_bound_is_of_rivals_alone_on_its_own_side():
+    band = measure(SCOPE, [with_rivals(0.05)])
+    assert band.gaps[4].bound < 0.02
+    assert band.gaps[3].bound == 1.0  # no positions
+    hotter, colder, other = (band.rivals[SUSPICIONS.index(name)] for name in ("T+0.2", "T-0.2", "T+0.1"))
+    assert TOLERANCE * 0.05 < hotter.behind[4] < 0.12
+    assert hotter == colder  # rounding knows no direction
+    assert hotter.close[4] == other.behind[4] == 1.0  # none were seen
+
+
+def test_a_rival_s_bound_is_no_more_than_that_of_mismatches_across_smaller_gaps():
+    """Unless it stands beyond the cut: there it is no near-tie."""
+    band = measured()
+    for one in band.rivals:
+        assert one.close[8] == band.gaps[7].bound
+    assert band.rivals[0].behind[8] == band.gaps[7].bound
+    assert band.rivals[-1].behind[8] == 1.0
+
+
+def test_the_fewer_rivals_were_seen_the_wider_their_bound():
+    few, many = (
+        measure(SCOPE, [with_rivals(0.01, rivals=count)]).rivals[5].behind[4] for count in (100, 10_000)
+    )
+    assert few > 0.1 > 0.03 > many > TOLERANCE * 0.01
+
+
+def test_rivals_of_a_configuration_that_contradicts_the_others_are_heard():
+    usual = with_rivals(0.001, rivals=40_000)
+    worse = with_rivals(0.2, name="worse", rivals=200)
+    alone, both = (measure(SCOPE, runs).rivals[5].behind[4] for runs in ([usual], [usual, worse]))
+    assert alone < 0.01
+    assert both > TOLERANCE * 0.2
+
+
+def test_rivals_beyond_the_cut_are_bounded_whatever_the_gap():
+    """Where honest engines never claim them, few in one stratum borrow from all others."""
+    codes = [NO_RIVALS ^ (15 << 24)] * 5_000
+    gaps = [0.01] * 20 + [3.0] * 4_980
+    band = measure(SCOPE, [HonestRun("bf16", [observed(gaps, [False] * 5_000, rivals=codes)])])
+    assert band.rivals[-1].behind[0] == band.rivals[-1].behind[7] < 0.01
+    assert band.rivals[-1].close[0] == 1.0

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from targon.protocol.suspicions import NO_RIVAL
+from targon.protocol.suspicions import NO_RIVAL, SUSPICIONS
 from targon.verification.bets import (
     LEAD_CLASSES,
     RIVAL_CHANCES,
@@ -21,9 +21,10 @@ from targon.verification.bets import (
     alternatives,
     bets_of,
     guarded_bounds,
+    rival_bounds,
     tail_payoffs,
 )
-from targon.verification.calibration import GUARD_LEVELS, TELLING_BOUND
+from targon.verification.calibration import GUARD_LEVELS, TELLING_BOUND, RivalBounds
 from targon.verification.evidence import EvidenceState, advance
 from targon.verification.observations import GAP_STRATA
 from tests.verification.completions import BOUNDS, GAPS, SHARES, band_with, observed
@@ -59,20 +60,26 @@ def test_every_bet_on_a_mismatch_uses_its_whole_bound():
 def test_every_bet_on_a_rival_uses_its_whole_bound():
     """As a bet on any mismatch: fair at the bound, and no bet where the suspicion promises less than that."""
     band = band_with()
-    limit = guarded_bounds(band).reshape(-1, 1)
-    pays = np.exp(bets_of(band).rivals)
-    assert limit * pays[..., 1] + (1.0 - limit) * pays[..., 0] == pytest.approx(1.0, abs=1e-9)
+    limit = rival_bounds(band)
+    pays = np.exp(bets_of(band).rivals).reshape(*limit.shape, 2)
+    worth = limit * pays[..., 1] + (1.0 - limit) * pays[..., 0]
+    assert worth[..., :NO_RIVAL] == pytest.approx(1.0, abs=1e-9)
     promised = np.array([*RIVAL_CHANCES, *[0.0] * (LEAD_CLASSES - len(RIVAL_CHANCES))])
-    assert np.array_equal(pays[..., 1] > 1.0 + ROUNDING, np.broadcast_to(promised > limit, pays.shape[:2]))
-    assert (pays[:, NO_RIVAL] == 1.0).all()
+    assert np.array_equal(pays[..., 1] > 1.0 + ROUNDING, promised > limit)
+    assert (pays[..., NO_RIVAL, :] == 1.0).all()
 
 
 @settings(max_examples=50, deadline=None)
-@given(bounds, st.floats(1.5, 20.0), st.floats(0.0, 1.0))
-def test_no_bet_on_a_rival_gains_under_any_rate_within_its_bound(values, recurrence, share):
-    band = band_with(values, recurrence=recurrence)
-    honest = share * guarded_bounds(band).reshape(-1, 1)
-    pays = np.exp(bets_of(band).rivals)
+@given(bounds, bounds, st.floats(1.5, 20.0), st.floats(0.0, 1.0))
+def test_no_bet_on_a_rival_gains_under_any_rate_within_its_bound(behind, close, recurrence, share):
+    """Whatever the bounds on mismatches are: rivals have their own, one for each side."""
+    own = RivalBounds(behind=tuple(behind), close=tuple(close))
+    band = band_with(recurrence=recurrence).model_copy(update={"rivals": (own,) * len(SUSPICIONS)})
+    level_0 = rival_bounds(band)[0]
+    assert level_0[:, 0, 0] == pytest.approx(behind)
+    assert level_0[:, 0, NO_RIVAL - 1] == pytest.approx(close)
+    honest = share * rival_bounds(band)
+    pays = np.exp(bets_of(band).rivals).reshape(*honest.shape, 2)
     assert (honest * pays[..., 1] + (1.0 - honest) * pays[..., 0] <= 1.0 + ROUNDING).all()
 
 

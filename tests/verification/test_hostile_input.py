@@ -16,6 +16,7 @@ from targon.engines import EngineUnavailable, Replayed, ReplayTask
 from targon.protocol.draws import request_run_key
 from targon.protocol.messages import Completion, GenerateRequest, GenerateResponse
 from targon.protocol.replay import MARGIN_CLIP
+from targon.protocol.suspicions import NO_RIVALS
 from targon.verification import (
     Verdict,
     check_divergence,
@@ -298,6 +299,8 @@ IMPOSSIBLE: dict[str, tuple[float, ...]] = {
     "tail_mass": (-0.1, 1.1, np.inf),
     "claimed_logprobs": (np.nan, np.inf, 0.1, -np.inf),
     "claimed_ranks": (-1, VOCABULARY, 2**30),
+    "rivals": (2**28, NO_RIVALS - 1, 2**32 - 1),
+    "claimed_rivals": (1, 64, 128),
 }
 """What no position of an honest answer's replay can be (a margin of 3 is none of the best token itself)."""
 
@@ -350,7 +353,8 @@ def test_whatever_numbers_a_reference_gives_the_verdict_is_one_of_three(honest, 
     request, response, replayed = honest
     for field in data.draw(st.lists(st.sampled_from(sorted(IMPOSSIBLE)), min_size=1, unique=True)):
         values = np.array(getattr(replayed if hasattr(replayed, field) else replayed.replay, field))
-        number = st.integers(-2, VOCABULARY + 1) if values.dtype.kind in "iu" else st.floats(width=32)
+        least = 0 if values.dtype.kind == "u" else -2
+        number = st.integers(least, VOCABULARY + 1) if values.dtype.kind in "iu" else st.floats(width=32)
         for place in data.draw(st.sets(st.integers(0, LENGTH - 1), max_size=4)):
             values[place] = data.draw(number)
         replayed = changed(replayed, field, values)

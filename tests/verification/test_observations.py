@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from targon.protocol.replay import MARGIN_CLIP, Replay
-from targon.protocol.suspicions import NO_RIVALS
+from targon.protocol.suspicions import LEAD_EDGES, NO_RIVAL, NO_RIVALS
 from targon.verification.bets import bets_of
 from targon.verification.evidence import EvidenceState, advance, trace
 from targon.verification.observations import GAP_EDGES, GAP_STRATA, Observations
@@ -46,7 +46,7 @@ positions = st.tuples(
     st.booleans(),
     st.floats(0.0, 1.0) | st.just(math.nan),
     st.booleans(),
-    st.integers(0, 2**28 - 1),
+    st.lists(st.sampled_from([*range(len(LEAD_EDGES)), NO_RIVAL]), min_size=7, max_size=7),
     st.integers(0, 127),
 )
 
@@ -63,8 +63,14 @@ def replays(draw: st.DrawFn) -> Replay:
         on_cut=np.array(on_cut, np.bool_),
         tail_mass=np.array(masses, np.float64),
         in_tail=np.array(tails, np.bool_),
-        rivals=np.array(rivals, np.uint32),
-        claimed_rivals=np.array(claims, np.uint8),
+        rivals=np.array([sum(one << 4 * at for at, one in enumerate(each)) for each in rivals], np.uint32),
+        claimed_rivals=np.array(
+            [
+                sum(bits & (1 << at) for at, one in enumerate(each) if one != NO_RIVAL)
+                for each, bits in zip(rivals, claims, strict=True)
+            ],
+            np.uint8,
+        ),
     )
 
 
@@ -171,6 +177,8 @@ def test_gaps_come_back_as_the_lower_ends_of_their_strata() -> None:
         (deflated(bytes([GAP_STRATA, *[0] * 7])), f"expected one below {GAP_STRATA}"),
         (deflated(bytes([0, 15, *[0] * 14])), "got stratum 15"),
         (deflated(bytes([0, *[0] * 6, 1])), "claimed_rivals: got one where nothing mismatches"),
+        (deflated(bytes([0, 0, 0, 255, 255, 255, 255, 0])), "codes of rivals that no replay makes"),
+        (deflated(bytes([16, 0, 0, 255, 255, 255, 15, 1])), "codes of rivals that no replay makes"),
         (base64.b64encode(bytes(8)).decode(), "can't be inflated"),
         (base64.b64encode(zlib.compress(bytes(8)) + b"more").decode(), "expected 8 for each"),
         ("", "got 0 bytes and more"),

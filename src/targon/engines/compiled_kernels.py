@@ -45,6 +45,8 @@ def replay_rows(
     peaks: NDArray[np.int64],
     cuts: tuple[float, float, float, float, float, int],
     others: NDArray[np.float64],
+    edges: NDArray[np.float64],
+    reach: float,
     draw: _Draw,
     ids: NDArray[np.int64],
     words: NDArray[np.uint64],
@@ -59,9 +61,10 @@ def replay_rows(
     Args:
         logits: ``(positions, vocab) float32``.
         claimed, peaks: ``(positions,) int64``, the claimed tokens and the most likely ones.
-        cuts: temperature, top-p, that narrower and wider by the slack, the slack in logits, top-k. (The slack is
-            no constant here: compiled code is kept, and wouldn't notice another value in another file.)
+        cuts: temperature, top-p, that narrower and wider by the slack, the slack in logits, top-k. (What
+            other files set is no constant here: compiled code is kept, and wouldn't notice another value.)
         others: temperatures that are suspected.
+        edges, reach: of leads, in logits.
         draw: of the first row.
         ids: out: ``(positions, 3)``, the best, the second-best (the best again if it is alone), the claimed.
         words: out: ``(positions, 3)``, their noise.
@@ -107,7 +110,16 @@ def replay_rows(
             if kept.size <= _FEW:
                 best, second, close = race_few(values, kept, noise, temperature, at, choice, low, high)
                 near = find_rivals(
-                    values, kept, noise, kept.size, best, claim, others, rivals[row:], claimed_rivals[row:]
+                    values,
+                    kept,
+                    noise,
+                    kept.size,
+                    best,
+                    claim,
+                    others,
+                    edges,
+                    rivals[row:],
+                    claimed_rivals[row:],
                 )
             else:
                 if not masked.size:
@@ -116,14 +128,27 @@ def replay_rows(
                 for token in kept:
                     masked[token] = values[token]
                 best, second, close, count = race(
-                    masked, found, noise, temperature, peak, at, choice, low, high
+                    masked, found, noise, temperature, reach, peak, at, choice, low, high
                 )
                 near = find_rivals(
-                    values, found, noise, count, best, claim, others, rivals[row:], claimed_rivals[row:]
+                    values,
+                    found,
+                    noise,
+                    count,
+                    best,
+                    claim,
+                    others,
+                    edges,
+                    rivals[row:],
+                    claimed_rivals[row:],
                 )
             if kept.size < vocab:
-                rival, lead, tied = rival_anywhere(values, temperature, best, at, choice, low, high)
-                near |= tied | set_rival(others.size, rival, lead, claim, rivals[row:], claimed_rivals[row:])
+                rival, lead, tied = rival_anywhere(
+                    values, temperature, edges[-1], best, at, choice, low, high
+                )
+                near |= tied | set_rival(
+                    others.size, rival, lead, claim, edges, rivals[row:], claimed_rivals[row:]
+                )
             doubt |= near
             if not doubt:
                 roof = _next_below(values, weights, order, counts[0]) + slack
@@ -137,9 +162,11 @@ def replay_rows(
                     doubt |= abs(beyond - value) <= 1e-9 + 1e-12 * abs(value)
         else:
             heavy, doubt = _heavy(weights, TAIL_PROBABILITY * total, _DOUBT * total)
-            best, second, close, count = race(values, found, noise, temperature, peak, at, choice, low, high)
+            best, second, close, count = race(
+                values, found, noise, temperature, reach, peak, at, choice, low, high
+            )
             doubt |= find_rivals(
-                values, found, noise, count, best, claim, others, rivals[row:], claimed_rivals[row:]
+                values, found, noise, count, best, claim, others, edges, rivals[row:], claimed_rivals[row:]
             )
         ids[row, 0], ids[row, 1] = best, second
         flags[row, 1] = not flags[row, 0] or weights[claim] < TAIL_PROBABILITY * total

@@ -11,10 +11,7 @@ from numpy.typing import NDArray
 from targon.engines.compiled_sampler import BLOCKS, TILE, compiled, draw_words, value_of
 from targon.protocol.replay import MARGIN_CLIP
 from targon.protocol.sampler import LN2_PER_BIT, NOISE_BOUND
-from targon.protocol.suspicions import LEAD_EDGES, NO_RIVAL, REACH
-
-_EDGES = LEAD_EDGES
-_LAST_EDGE = LEAD_EDGES[-1]
+from targon.protocol.suspicions import NO_RIVAL
 
 
 @compiled
@@ -72,6 +69,7 @@ def race(
     found: NDArray[np.int64],
     noise: NDArray[np.float64],
     temperature: float,
+    reach: float,
     peak: int,
     position: int,
     choice: int,
@@ -82,7 +80,8 @@ def race(
     :func:`_close`.
 
     Args:
-        found: out: tokens, and all of those that miss the best value by no more than ``REACH``, in logits.
+        reach: in logits.
+        found: out: tokens, and all of those that miss the best value by no more than that.
         noise: out: theirs.
 
     Returns:
@@ -90,7 +89,7 @@ def race(
     """
     words = np.empty((4, BLOCKS), np.uint64)
     bound = np.empty((4, BLOCKS), np.float64)
-    reach = REACH / temperature
+    reach /= temperature
 
     best = second_id = found[0] = peak
     noise[0] = value_of(0.0, 1.0, word_of(peak, position, choice, low, high))
@@ -127,19 +126,20 @@ def race(
 def rival_anywhere(
     values: NDArray[np.float32],
     temperature: float,
+    farthest: float,
     best: int,
     position: int,
     choice: int,
     low: int,
     high: int,
 ) -> tuple[int, float, bool]:
-    """Of a whole vocabulary, the rival of a token and its lead, and whether rounding could make it another;
-    token -1 for none."""
+    """Of a whole vocabulary, the rival of a token within so many logits and its lead, and whether rounding could
+    make it another; token -1 for none."""
     words = np.empty((4, BLOCKS), np.uint64)
     bound = np.empty((4, BLOCKS), np.float64)
     rival = -1
     value = value_of(values[best], temperature, word_of(best, position, choice, low, high))
-    floor = value - _LAST_EDGE / temperature
+    floor = value - farthest / temperature
     floor -= 1e-8 + 1e-11 * abs(value)
     first = second = -np.inf
     for start in range(0, values.size, TILE):
@@ -167,6 +167,7 @@ def find_rivals(
     best: int,
     claim: int,
     others: NDArray[np.float64],
+    edges: NDArray[np.float64],
     rivals: NDArray[np.uint32],
     claimed_rivals: NDArray[np.uint8],
 ) -> bool:
@@ -187,9 +188,9 @@ def find_rivals(
             elif reached > second:
                 second = reached
         lead = (mine - first) * temperature
-        if rival >= 0 and lead < _LAST_EDGE + 1e-6:
+        if rival >= 0 and lead < edges[-1] + 1e-6:
             doubt |= _close(first, second, -np.inf)
-            doubt |= set_rival(place, rival, lead, claim, rivals, claimed_rivals)
+            doubt |= set_rival(place, rival, lead, claim, edges, rivals, claimed_rivals)
     return doubt
 
 
@@ -199,6 +200,7 @@ def set_rival(
     rival: int,
     lead: float,
     claim: int,
+    edges: NDArray[np.float64],
     rivals: NDArray[np.uint32],
     claimed_rivals: NDArray[np.uint8],
 ) -> bool:
@@ -206,10 +208,10 @@ def set_rival(
     if rival < 0:
         return False
     doubt, above = False, 0
-    for edge in _EDGES:
+    for edge in edges:
         doubt |= abs(lead - edge) <= 1e-9
         above += lead >= edge
-    if above < len(_EDGES):
+    if above < edges.size:
         rivals[0] ^= np.uint32((NO_RIVAL ^ above) << (4 * place))
         if rival == claim:
             claimed_rivals[0] |= np.uint8(1 << place)

@@ -23,8 +23,9 @@ from targon.protocol.messages import Sampling
 from targon.protocol.philox import WORD_MASK
 from targon.protocol.replay import MARGIN_CLIP, Replay, replay_tokens
 from targon.protocol.sampler import check_draw, check_replayable, gumbel_of, scaled
-from targon.protocol.suspicions import NO_RIVALS, suspected_temperatures
+from targon.protocol.suspicions import LEAD_EDGES, NO_RIVALS, REACH, suspected_temperatures
 
+_EDGES = np.array(LEAD_EDGES)
 _ROWS_PER_THREAD = 4
 """Fewer positions than this are not worth another thread."""
 
@@ -118,6 +119,8 @@ class _Rows:
             self._peaks[start:stop],
             self._cuts,
             self._others,
+            _EDGES,
+            REACH,
             (self._first + start, self._sampling.choice, self._run_key & WORD_MASK, self._run_key >> 32),
             self._ids[start:stop],
             self._words[start:stop],

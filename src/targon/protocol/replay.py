@@ -203,7 +203,7 @@ def _judge(field: _Field, claim: int) -> _Row:
     if field.claim == -math.inf:
         return int(field.ids[best]), gap, MARGIN_CLIP, False, *known
     if field.claim > value:  # only where tokens that were not seen could be best
-        return claim, gap, 0.0, True, *known
+        return claim, gap, 0.0, True, *known[:-1], 0
     return int(field.ids[best]), gap, min(value - field.claim, MARGIN_CLIP), True, *known
 
 

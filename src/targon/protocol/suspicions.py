@@ -104,5 +104,22 @@ def lead_classes(codes: NDArray[np.unsignedinteger]) -> Ids:
     return classes
 
 
+def possible_codes(rivals: NDArray[np.integer], claimed_rivals: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """``(positions,)``: whether the codes are any that :func:`lead_code` and :func:`claim_code` make: no other
+    classes than there are, and a claim only of a rival that there is."""
+    codes, claims = rivals.astype(np.int64), claimed_rivals.astype(np.int64)
+    classes = (codes[:, None] >> np.array(_SHIFTS)) & 15
+    claimed = (claims[:, None] >> np.arange(len(SUSPICIONS))) & 1 > 0
+    possible: NDArray[np.bool_] = (
+        (codes >= 0)
+        & (codes < 1 << 4 * len(SUSPICIONS))
+        & (claims >= 0)
+        & (claims < 1 << len(SUSPICIONS))
+        & ((classes < len(LEAD_EDGES)) | (classes == NO_RIVAL)).all(axis=1)
+        & ~(claimed & (classes == NO_RIVAL)).any(axis=1)
+    )
+    return possible
+
+
 NO_RIVALS: Final = lead_code([NO_ONE] * len(SUSPICIONS))
 """The code where there is no rival under any suspicion."""

@@ -9,9 +9,9 @@ A bet on the tail has a bound b and a factor r on the odds: it pays r / (1 − b
 tail and 1 / (1 − b + rb) if not: worth (1 + p(r − 1)) / (1 + b(r − 1)), at most 1 for r > 1 and p ≤ b, and
 for r < 1 and p ≥ b.
 
-A bet on a rival is one on a mismatch whose very token was foretold (:mod:`targon.protocol.suspicions`). An honest
-prover claims it with no more than a mismatch's probability, so the bound is the same; the alternative is how
-often that rival, by its lead, is drawn if the suspicion is true.
+A bet on a rival is one on a mismatch whose very token was foretold (:mod:`targon.protocol.suspicions`). Its bound is
+that of such rivals: their leads tell something of where in its stratum the gap lies. The alternative is how often
+the rival, by its lead, is drawn if the suspicion is true.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Final
 
 import numpy as np
 
-from targon.protocol.suspicions import SUSPICIONS, TEMPERATURE_OFFSETS
+from targon.protocol.suspicions import LEAD_EDGES, NO_RIVAL, SUSPICIONS, TEMPERATURE_OFFSETS
 from targon.verification.calibration import GUARD_LEVELS, TELLING_BOUND, Band
 from targon.verification.observations import GAP_STRATA, Bools, Floats
 
@@ -91,8 +91,8 @@ class Bets:
     mismatch_gains: Floats
     """``(CELLS, GAP_BETS)``: the same, with 0 for every loss."""
     rivals: Floats
-    """``(GUARD_LEVELS · GAP_STRATA, LEAD_CLASSES, 2)``: natural log of what the bet on a rival pays, by (earlier
-    telling mismatches, stratum), the class of its lead, and whether it is claimed."""
+    """``(GUARD_LEVELS · GAP_STRATA, RIVAL_BETS, LEAD_CLASSES, 2)``: natural log of what the bet on a rival pays, by
+    (earlier telling mismatches, stratum), suspicion, the class of its lead, and whether it is claimed."""
     telling: Bools
     """``(GAP_STRATA,)``: whether a mismatch raises the bounds for the rest of its completion."""
     least: Floats
@@ -117,19 +117,36 @@ def guarded_bounds(band: Band) -> Floats:
     E[θᵐ⁺¹] / E[θᵐ] times its mean (matches only lower it); where θ is log-normal, that is E[θ²]ᵐ. With R the
     measured recurrence, the factors are Rᵐ.
     """
-    base = np.array([stratum.bound for stratum in band.gaps])
-    factors = band.recurrence ** np.arange(GUARD_LEVELS)
-    bounds: Floats = np.minimum(1.0, factors[:, None] * base)
+    return _guarded(np.array([stratum.bound for stratum in band.gaps]), band)
+
+
+def rival_bounds(band: Band) -> Floats:
+    """``(GUARD_LEVELS, GAP_STRATA, RIVAL_BETS, LEAD_CLASSES)``: bounds on the probability that a rival is claimed,
+    guarded in the same way. Where there is no rival the bound is 1."""
+    sides = np.array([(one.behind, one.close) for one in band.rivals])
+    classes = np.arange(LEAD_CLASSES)
+    known = np.moveaxis(sides[:, (classes >= LEAD_EDGES.index(0.0) + 1).astype(int)], 2, 0)
+    return _guarded(np.where(classes < NO_RIVAL, known, 1.0), band)
+
+
+def _guarded(base: Floats, band: Band) -> Floats:
+    factors = (band.recurrence ** np.arange(GUARD_LEVELS)).reshape(-1, *[1] * base.ndim)
+    bounds: Floats = np.minimum(1.0, factors * base)
     return bounds
+
+
+def _bets_on_rivals(band: Band) -> Floats:
+    base = np.minimum(rival_bounds(band), _MOST)
+    promised = np.array(RIVAL_CHANCES + (0.0,) * (LEAD_CLASSES - len(RIVAL_CHANCES)))
+    chances = np.maximum(promised, base)  # below the bound there is no bet
+    pays: Floats = np.log(np.stack([(1.0 - chances) / (1.0 - base), chances / base], axis=-1))
+    return pays.reshape(GUARD_LEVELS * GAP_STRATA, *pays.shape[2:])
 
 
 @lru_cache(maxsize=256)
 def bets_of(band: Band) -> Bets:
     """Tabulate a band's bets."""
     bounds = guarded_bounds(band)
-    rivals = np.array(RIVAL_CHANCES + (0.0,) * (LEAD_CLASSES - len(RIVAL_CHANCES)))
-    base = np.minimum(bounds.reshape(-1, 1), _MOST)
-    chances = np.maximum(rivals, base)  # below the bound there is no bet
     table = np.zeros((GUARD_LEVELS, GAP_STRATA, 2, GAP_BETS))
     flat = np.arange(GAP_BETS) >= len(NOISE_SCALES)
     for level in range(GUARD_LEVELS):
@@ -145,7 +162,7 @@ def bets_of(band: Band) -> Bets:
     return Bets(
         mismatch=table.reshape(CELLS, GAP_BETS),
         mismatch_gains=np.maximum(table, 0.0).reshape(CELLS, GAP_BETS),
-        rivals=np.log(np.stack([(1.0 - chances) / (1.0 - base), chances / base], axis=-1)),
+        rivals=_bets_on_rivals(band),
         telling=np.array([stratum.bound <= TELLING_BOUND for stratum in band.gaps]),
         least=np.array([stratum.least for stratum in band.tails]),
         most=np.array([stratum.most for stratum in band.tails]),

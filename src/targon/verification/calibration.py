@@ -4,12 +4,14 @@ A calibration is a file, named after its digest, for one model and one reference
 each sampler and range of parameters that was measured. In a band stand, from honest runs alone:
 
 1. per stratum of the replayed gap, a bound on the probability of a mismatch: ``TOLERANCE`` times the upper
-   confidence limit of the worst honest configuration. It holds for the claim of a suspicion's rival, too;
-2. the recurrence: how many times likelier a mismatch is after an earlier one of the same completion, as an
+   confidence limit of the worst honest configuration;
+2. per suspicion, stratum and side of its rival, a bound on the probability that the rival is claimed, made in
+   the same way: a rival's lead tells where in its stratum the gap lies, so mismatches in general don't bound it;
+3. the recurrence: how many times likelier a mismatch is after an earlier one of the same completion, as an
    upper confidence limit, and at least ``TOLERANCE``. Honest requests differ; this is what that costs;
-3. per stratum of the tail mass, by which factor the frequency of unlikely tokens may exceed, or fall short
+4. per stratum of the tail mass, by which factor the frequency of unlikely tokens may exceed, or fall short
    of, what the reference says;
-4. the margin: by how much a claimed token may miss the replayed choice and still agree with it.
+5. the margin: by how much a claimed token may miss the replayed choice and still agree with it.
 
 :mod:`targon.verification.measuring` makes them. What no band covers has no evidence, with a reason.
 """
@@ -24,6 +26,7 @@ from pydantic import Field, model_validator
 from targon.protocol.errors import MalformedMessage
 from targon.protocol.messages import Dialect, Message, Sampling
 from targon.protocol.primitives import Digest, Hex32
+from targon.protocol.suspicions import SUSPICIONS
 from targon.verification.observations import GAP_STRATA, TAIL_STRATA
 
 TOLERANCE: Final = 1.5
@@ -51,6 +54,19 @@ class GapStratum(Message):
     mismatches: Count
     bound: Share
     """An honest prover's mismatch probability, given the gap and all that came before, is at most this."""
+
+
+Bounds = Annotated[tuple[Share, ...], Field(min_length=GAP_STRATA, max_length=GAP_STRATA)]
+
+
+class RivalBounds(Message):
+    """Of one suspicion, per stratum of the gap: an honest prover's probability to claim the rival, given the
+    stratum, the side on which the rival stands and all that came before, is at most this."""
+
+    behind: Bounds
+    """Where the suspicion would draw the rival: its lead is negative."""
+    close: Bounds
+    """Where it would not, though nearly."""
 
 
 class TailStratum(Message):
@@ -128,6 +144,8 @@ class Band(Message):
 
     scope: Scope
     gaps: Annotated[tuple[GapStratum, ...], Field(min_length=GAP_STRATA, max_length=GAP_STRATA)]
+    rivals: Annotated[tuple[RivalBounds, ...], Field(min_length=len(SUSPICIONS), max_length=len(SUSPICIONS))]
+    """In the order of ``SUSPICIONS``."""
     recurrence: Annotated[float, Field(ge=TOLERANCE)]
     """After one telling mismatch of a completion, a bound is this many times itself for the rest of it."""
     margin: Annotated[float, Field(ge=0.0)] = 0.0
@@ -139,7 +157,7 @@ class Band(Message):
 class Calibration(Message):
     """Everything that was measured of one model with one reference engine."""
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     model_digest: Hex32
     engine: Annotated[str, Field(min_length=1, max_length=64)]
     """The reference engine's name."""

@@ -156,7 +156,9 @@ def _payoffs(observations: Observations, bets: Bets) -> tuple[Ints, Floats]:
     known = ~np.isnan(masses)
     pays = np.zeros((masses.size, RIVAL_BETS + TAIL_BETS))
     claimed = (observations.claimed_rivals[sure, None] >> _PLACES) & 1
-    pays[:, :RIVAL_BETS] = bets.rivals[places[:, None], lead_classes(observations.rivals[sure]), claimed]
+    pays[:, :RIVAL_BETS] = bets.rivals[
+        places[:, None], _PLACES, lead_classes(observations.rivals[sure]), claimed
+    ]
     if known.any():
         places = tail_stratum(masses[known])
         pays[known, RIVAL_BETS:] = tail_payoffs(

@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from targon.protocol.suspicions import LEAD_EDGES, NO_RIVAL, SUSPICIONS, lead_classes
+from targon.protocol.suspicions import LEAD_EDGES, NO_RIVAL, SUSPICIONS, TEMPERATURE_OFFSETS, lead_classes
 from targon.verification.calibration import (
     TELLING_BOUND,
     TOLERANCE,
@@ -20,6 +20,7 @@ from targon.verification.calibration import (
     CalibrationError,
     Configuration,
     GapStratum,
+    RivalBounds,
     Scope,
     TailStratum,
 )
@@ -53,11 +54,18 @@ BORROWING_SHARE: Final = 0.1
 CONTRADICTION_RISK: Final = 0.05
 """A configuration contradicts all others together where its lower limit, at this risk, lies above their upper."""
 
-_CLAIMS = GAP_STRATA * (GAP_STRATA + 1) // 2 + 1 + 2 * TAIL_STRATA + 2 * GAP_STRATA * len(SUSPICIONS)
-"""Limits per configuration that shall hold together."""
+_CLAIMS = GAP_STRATA * (GAP_STRATA + 1) // 2 + 1 + 2 * TAIL_STRATA
+"""Limits per configuration that shall hold together, beside those on rivals: each half of the risk."""
+
+_RIVAL_CELLS: Final = 2 * GAP_STRATA * (len(TEMPERATURE_OFFSETS) // 2 + 1)
+_RIVAL_CLAIMS: Final = _RIVAL_CELLS * (GAP_STRATA + 1) // 2
 
 
 _PLACES = np.arange(len(SUSPICIONS))
+_CUT: Final = 0.0
+_SIZES: Final = (*map(abs, TEMPERATURE_OFFSETS), _CUT)
+"""By how much each suspicion's temperature is off; the last is of the cuts."""
+_BEHIND, _CLOSE = range(2)
 _LEVEL = LEAD_EDGES.index(0.0) + 1
 """Rivals of lower classes would be drawn, if the suspicion were true."""
 
@@ -85,7 +93,8 @@ def measure(scope: Scope, runs: Sequence[HonestRun], others: Sequence[HonestRun]
     """
     if not runs or any(not sum(c.positions for c in run.completions) for run in runs):
         raise CalibrationError("got a configuration without positions, expected some honest ones for each")
-    risk = (1.0 - CONFIDENCE) / ((len(runs) + 2) * _CLAIMS)
+    risk = (1.0 - CONFIDENCE) / 2 / ((len(runs) + 2) * _CLAIMS)
+    rivals_risk = (1.0 - CONFIDENCE) / 2 / ((len(runs) + 2) * _RIVAL_CLAIMS)
     tallies = [_Tally.of(run) for run in runs]
     together = _Tally.sum(tallies)
     everything = _Tally.sum([together, *map(_Tally.of, others)])
@@ -94,6 +103,7 @@ def measure(scope: Scope, runs: Sequence[HonestRun], others: Sequence[HonestRun]
     return Band(
         scope=scope,
         gaps=gaps,
+        rivals=_rival_bounds(tallies, everything, bounds, rivals_risk),
         recurrence=_recurrence(runs, others, bounds, risk),
         margin=TOLERANCE * max(float(np.quantile(run.margins, MARGIN_QUANTILE)) for run in runs),
         tails=tuple(_tail_stratum(tallies, together, stratum, risk) for stratum in range(TAIL_STRATA)),
@@ -166,7 +176,6 @@ def _gap_stratum(
         much = tally.positions[stratum] >= BORROWING_SHARE * everything.positions[stratum]
         if much or _limit(lower_limit, tally, own, CONTRADICTION_RISK) > everybody:
             worst = max(worst, _worst_rate(tally, stratum, risk))
-    worst = max(worst, _rivals_rate(everything, stratum, worst, risk))
     return GapStratum(
         positions=int(together.positions[stratum]),
         mismatches=int(together.mismatches[stratum]),
@@ -186,19 +195,63 @@ def _worst_rate(tally: _Tally, stratum: int, risk: float) -> float:
     return min([alone, *(limit for limit in pooled if limit >= least)])
 
 
-def _rivals_rate(tally: _Tally, stratum: int, rate: float, risk: float) -> float:
-    """The upper limit of how often the rivals of a stratum are claimed, of those that contradict a rate: noise
-    doesn't know who is suspected, so a rival is claimed no more often than any token is mistaken."""
-    pairs = zip(tally.claims[stratum].ravel().tolist(), tally.rivals[stratum].ravel().tolist(), strict=True)
-    share = CONTRADICTION_RISK / tally.claims[stratum].size / GAP_STRATA
-    return max(
-        (
-            upper_limit(claims, rivals, risk)
-            for claims, rivals in pairs
-            if lower_limit(claims, rivals, share) > rate
-        ),
-        default=0.0,
-    )
+def _rival_bounds(
+    tallies: Sequence[_Tally], everything: _Tally, gap_bounds: Floats, risk: float
+) -> tuple[RivalBounds, ...]:
+    """Per suspicion; two that differ only in direction are one: rounding knows none.
+
+    Wherever in its stratum a gap lies, noise flips it no more often than the gaps of the stratum below, on average:
+    so their bound holds for the claims of rivals, too, where these are near-ties.
+    """
+    found: dict[float, RivalBounds] = {}
+    for size in dict.fromkeys(_SIZES):
+        group = np.flatnonzero(np.array(_SIZES) == size)
+        limits = [
+            [
+                min(
+                    TOLERANCE * _worst_claims(tallies, everything, (stratum, side, group), risk),
+                    1.0 if stratum == 0 or _beyond(side, size) else float(gap_bounds[stratum - 1]),
+                )
+                for stratum in range(GAP_STRATA)
+            ]
+            for side in range(2)
+        ]
+        found[size] = RivalBounds(behind=tuple(limits[_BEHIND]), close=tuple(limits[_CLOSE]))
+    return tuple(found[size] for size in _SIZES)
+
+
+def _beyond(side: int, size: float) -> bool:
+    """Whether such rivals stand beyond the cut."""
+    return side == _BEHIND and size == _CUT
+
+
+def _worst_claims(
+    tallies: Sequence[_Tally], everything: _Tally, cell: tuple[int, int, Ints], risk: float
+) -> float:
+    """The upper limit of how often rivals are claimed: of all configurations together, or of one, or one direction,
+    that contradicts them.
+
+    As with mismatches, a stratum borrows from those of smaller gaps. A rival beyond the cut that would be drawn without
+    it is no near-tie of the one that is drawn: how often honest engines claim it has nothing to do with the gap,
+    so there all strata are one.
+    """
+    stratum, side, group = cell
+    anywhere = _beyond(side, _SIZES[group[0]])
+    runs = [(0, GAP_STRATA)] if anywhere else [(first, stratum + 1) for first in range(stratum + 1)]
+
+    def counts(tally: _Tally, which: Ints, first: int, end: int) -> tuple[int, int]:
+        cells = (slice(first, end), side, which)
+        return int(tally.claims[cells].sum()), int(tally.rivals[cells].sum())
+
+    own = counts(everything, group, stratum, stratum + 1)
+    least = lower_limit(*own, risk)
+    limits = [upper_limit(*counts(everything, group, *run), risk) for run in runs]
+    worst = min([limit for limit in limits if limit >= least] or [upper_limit(*own, risk)])
+    for tally, which in [*((tally, group) for tally in tallies), *((everything, [one]) for one in group)]:
+        part = counts(tally, np.asarray(which), stratum, stratum + 1)
+        if lower_limit(*part, CONTRADICTION_RISK / _RIVAL_CELLS) > worst:
+            worst = max(worst, upper_limit(*part, risk))
+    return worst
 
 
 def _limit(limit: Callable[[int, int, float], float], tally: _Tally, strata: slice, risk: float) -> float:

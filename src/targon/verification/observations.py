@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from targon.protocol.replay import Replay
+from targon.protocol.suspicions import possible_codes
 
 Floats: TypeAlias = NDArray[np.float64]
 Bools: TypeAlias = NDArray[np.bool_]
@@ -127,6 +128,8 @@ class Observations:
         strata = flags & 15
         if (strata >= GAP_STRATA).any():
             raise ValueError(f"observations: got stratum {strata.max()}, expected one below {GAP_STRATA}")
+        if not possible_codes(rivals, claimed_rivals).all():
+            raise ValueError("observations: got codes of rivals that no replay makes")
         return cls(
             gaps=np.array([0.0, *GAP_EDGES])[strata],
             mismatched=flags & 16 > 0,

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from targon.engines import Replayed, Scores
 from targon.protocol.replay import MARGIN_CLIP, Replay
+from targon.protocol.suspicions import possible_codes
 
 Bools: TypeAlias = NDArray[np.bool_]
 
@@ -47,7 +48,7 @@ def doubt_replayed(results: Sequence[Replayed], claimed: NDArray[np.int64], voca
     logprobs, margins, tails = replayed.claimed_logprobs, replay.margins, replay.tail_mass
     # a token of probability zero is no candidate: where it is said to be one, the number is wrong
     believed = np.isfinite(logprobs) | ((logprobs == -math.inf) & ~replay.among & (margins > 0.0))
-    chosen = replay.best_ids == claimed
+    chosen, claims = replay.best_ids == claimed, replay.claimed_rivals
     certain = ~replay.unsure & ~chosen
     return (
         _bad("log-probability", logprobs, believed & ~(logprobs > _ROUNDING))
@@ -59,6 +60,8 @@ def doubt_replayed(results: Sequence[Replayed], claimed: NDArray[np.int64], voca
         or _bad("margin, of the best token itself,", margins, ~chosen | (margins == 0.0))
         or _bad("margin, less than the gap,", margins, ~certain | (margins >= replay.gaps - _EQUAL))
         or _bad("margin, of no candidate,", margins, replay.among | (margins == MARGIN_CLIP))
+        or _bad("leads of rivals", replay.rivals, possible_codes(replay.rivals, replay.claimed_rivals))
+        or _bad("claimed rivals, of the best token itself,", claims, ~chosen | (claims == 0))
         or _whole(replayed.prompt_tokens, replayed.top_k, vocab_size)
     )
 

@@ -249,7 +249,7 @@ REPLAY = Rule(
     "the best token, its lead over the second, the claimed token's margin (both at most 10, and 10 for a token "
     "that is no candidate), whether it was a candidate, whether unseen tokens could change that, and whether the "
     "draw hangs on where exactly the cut falls; further the probability that a token is drawn whose own is below "
-    "0.05 (null: not known), and whether the claimed one is.",
+    "0.05 (null: not known), and whether the claimed one is; and the codes of the rivals under each suspicion.",
     inputs={
         **{f"whole vocabulary, token {token} claimed": _claim(token) for token in range(4)},
         "top-k 2, a token outside": _claim(5, top_k=2),
@@ -267,6 +267,14 @@ REPLAY = Rule(
         "5 seen, top-p 0.99": _claim(8, seen=5, top_p=0.99),
         "3 seen, top-p 0.8 at T = 1.5": _claim(2, seen=3, top_p=0.8, temperature=1.5),
         "2 seen, greedy, a token outside": _claim(4, seen=2, temperature=0.0),
+        "a rival that T + 0.2 would draw": _claim(3, position=16),
+        "two rivals, the colder one claimed": _claim(0, position=23),
+        "two rivals, the other one claimed": _claim(3, position=23),
+        "nobody's rival": _claim(9, position=23),
+        "a rival beyond top-p 0.7": _claim(4, top_p=0.7, position=32),
+        "rivals at T = 0.12, two temperatures too low": _claim(2, temperature=0.12, position=26),
+        "one rival of all, 5 seen, top-p 0.7": _claim(1, seen=5, top_p=0.7, position=27),
+        "rivals, 5 seen, top-p 0.7": _claim(0, seen=5, top_p=0.7, position=42),
     },
     evaluate=_replay,
 )
