@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
@@ -32,6 +33,8 @@ TOKENS_OF_AN_ANSWER = 95
 """What the answers of the default model come to on average, where up to 192 tokens are asked for."""
 
 LARGEST_BATCH = 32
+FILE_WIDTH = 140
+"""Columns of the table where no terminal says how many there are."""
 
 
 class CalibrateCommand(Options):
@@ -138,7 +141,7 @@ class CalibrateCommand(Options):
         report = self.out / "evaluation" / path.name
         report.parent.mkdir(exist_ok=True)
         report.write_text(json.dumps({name: _as_json(one) for name, one in tried.items()}, indent=1) + "\n")
-        console = Console()
+        console = Console(width=None if sys.stdout.isatty() else FILE_WIDTH)
         for band in calibration.bands:
             console.print(describe(band), highlight=False)
         console.print(_table(tried))
