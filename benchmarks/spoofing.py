@@ -75,6 +75,10 @@ def tokens_to_fail(answers: Sequence[Weighed], rng: random.Random) -> float:
     return float("inf")
 
 
+def _told(tokens: float) -> str:
+    return f"{tokens:,.0f}" if tokens < float("inf") else f"more than {MOST_TOKENS:,}"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.spoofing", description=__doc__)
     parser.add_argument("attacks", type=Path)
@@ -93,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"{name:<14} {len(part)} answers, {sum(count for count, *_ in part):,} tokens: "
             f"{sum(failed for *_, failed in part) / len(part):.0%} failed alone, "
             f"mean ln e {statistics.fmean(gain for _, gain, _ in part):+.2f}, "
-            f"{streams[STREAMS // 2]:,.0f} / {streams[STREAMS * 95 // 100]:,.0f} tokens until several fail together\n"
+            f"{_told(streams[STREAMS // 2])} / {_told(streams[STREAMS * 95 // 100])} tokens until several fail\n"
         )
     return 0
 
