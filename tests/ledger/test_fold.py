@@ -119,7 +119,7 @@ def test_native_work_is_sent_and_shown_but_counts_for_nothing() -> None:
     history.add(attempt(ALICE, 1, dialect="native"), verdict(number), step_closed(1))
     alice = history.standings.provers()[0]
     assert (alice.sent, alice.attempts, alice.total_successes, alice.verified_tokens) == (1, 0, 0, 0)
-    assert alice.score == 0.0
+    assert (alice.score, alice.inconclusive) == (0.0, 0)
     assert alice.last_verdict is not None
 
 

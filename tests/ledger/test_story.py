@@ -57,6 +57,16 @@ def lines(entries: list[Entry]) -> list[str]:
     return [f"{entry.block} {entry.kind}: {entry.text}" for entry in entries]
 
 
+async def test_native_work_is_told_to_count_for_nothing(path: Path) -> None:
+    history = History.begun(ALICE)
+    number = history.next
+    history.add(attempt(ALICE, 1, dialect="native"), verdict(number), step_closed(1))
+    async with aclosing(await SqliteLog.open(path)) as log:
+        await log.append(history.events, expected=EMPTY)
+        told = lines(await explain(log, ALICE))
+    assert any(line.startswith("1 verdict") and line.endswith("counts for nothing") for line in told)
+
+
 async def test_a_life_is_told_verdict_by_verdict(log: SqliteLog) -> None:
     assert lines(await explain(log, ALICE)) == [
         "0 joined: joined as UID 0, a new hotkey",

@@ -11,6 +11,7 @@ from bittensor.keyfiles import Keypair
 from targon.protocol import (
     Completion,
     GenerateRequest,
+    Hotkey,
     InvalidSignature,
     MalformedMessage,
     Receipt,
@@ -105,6 +106,17 @@ def test_a_receipt_that_the_prover_signed_for_something_else_is_refused_by_name(
     with pytest.raises(ReceiptMismatch) as caught:
         receipts.check(signed, request_message, completion)
     assert caught.value.field == field
+
+
+def test_a_receipt_of_another_prover_is_refused_by_name(
+    receipt: Receipt, request_message: GenerateRequest, completion: Completion, verifier: Keypair
+) -> None:
+    """Whoever signs it in a name of its own: the request was for somebody else."""
+    body = receipt.body.model_copy(update={"prover": Hotkey(verifier.ss58_address)})
+    signed = Receipt(body=body, signature=bytes(verifier.sign(receipts.signed_bytes(body))).hex())
+    with pytest.raises(ReceiptMismatch) as caught:
+        receipts.check(signed, request_message, completion)
+    assert caught.value.field == "prover"
 
 
 @pytest.mark.parametrize("field", sorted(UNCHECKED))

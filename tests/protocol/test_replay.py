@@ -22,7 +22,7 @@ from targon.protocol import (
 )
 from targon.protocol.cut_edge import CUT_SLACK
 from targon.protocol.replay import unseen_weight
-from targon.protocol.sampler import scaled
+from targon.protocol.sampler import MAX_NOISE, scaled
 
 VOCAB = 60
 PARAMETERS = [
@@ -202,6 +202,16 @@ def test_bad_numbers_and_other_dialects_are_refused() -> None:
         replayed(broken, claimed, sampling(temperature=1.0), 1)
     with pytest.raises(InvalidLogits, match="claimed_logprobs: got NaN"):
         replayed(broken, [0, 4], sampling(temperature=1.0), 1, seen=3)
+    with pytest.raises(InvalidLogits, match="claimed_logprobs: got NaN or"):
+        replay_tokens(
+            np.zeros((1, 1), np.int64),
+            np.zeros((1, 1), np.float32),
+            np.array([4]),
+            np.array([np.inf], np.float32),
+            vocab_size=VOCAB,
+            sampling=sampling(temperature=1.0),
+            run_key=1,
+        )
     with pytest.raises(UnsupportedSampling):
         replayed(logprobs, claimed, sampling(temperature=1.0, dialect="vllm"), 1)
 
@@ -315,3 +325,32 @@ def test_a_draw_hangs_on_the_cut_if_the_token_just_outside_would_win() -> None:
         assert result.on_cut[0] or key not in differ
     uncut = replayed(logprobs, [0], sampling(temperature=1.0), 1)
     assert not uncut.on_cut[0]
+
+
+def test_most_draws_do_not_hang_on_a_cut_and_none_hangs_on_one_that_there_is_not() -> None:
+    logprobs = np.log(np.array([[0.5, 0.3, 0.1, 0.06, 0.04]], dtype=np.float32))
+    cut, whole = sampling(temperature=1.0, top_p=0.7), sampling(temperature=1.0)
+    keys = range(200)
+    assert sum(bool(replayed(logprobs, [0], cut, key).on_cut[0]) for key in keys) < 100
+    assert not any(replayed(logprobs, [0], whole, key).on_cut[0] for key in keys)
+
+
+@pytest.mark.parametrize("top_p", [0.89, 0.95])
+def test_a_list_tells_as_well_that_a_draw_hangs_on_the_cut(top_p: float) -> None:
+    """With 0.95 the cut may fall among what was not seen: then every draw hangs on it."""
+    logprobs = np.log(np.array([[0.5, 0.3, 0.1, 0.06, 0.04]], dtype=np.float32))
+    chosen = sampling(temperature=1.0, top_p=top_p)
+    for key in range(200):
+        listed = replayed(logprobs, [0], chosen, key, seen=4)
+        whole = replayed(logprobs, [0], chosen, key)
+        assert listed.on_cut[0] >= whole.on_cut[0]
+        assert listed.on_cut[0] or top_p < 0.95
+
+
+def test_a_token_that_was_not_seen_may_be_second_best() -> None:
+    logprobs = np.array([[0.0, -26.0, -26.0]], dtype=np.float32)
+    chosen = sampling(temperature=1.0)
+    key = next(key for key in range(100) if 0.0 < float(gumbel(key, 0, 0, [0])[0]) < 5.0)
+    result = replayed(logprobs, [0], chosen, key, seen=2)
+    assert not result.unsure[0]
+    assert result.gaps[0] == pytest.approx(float(gumbel(key, 0, 0, [0])[0]) + 26.0 - MAX_NOISE)
