@@ -155,6 +155,15 @@ async def test_tokens_agree_within_the_calibrations_margin_and_no_further(make_r
     assert [(await with_margin(least + more)).verdict.score for more in (-0.01, 0.01)] == [0.0, 0.25]
 
 
+async def test_where_nothing_is_drawn_there_is_no_tail_to_count(make_request, answer, engine):
+    request = make_request()
+    greedy = request.sampling.model_copy(update={"temperature": 0.0})
+    request = request.model_copy(update={"sampling": greedy})
+    found = await judged(request, answer(request), engine)
+    assert found.verdict.outcome == "pass"
+    assert (found.verdict.evidence["tail_drawn"], found.verdict.evidence["tail_expected"]) == (0, 0.0)
+
+
 async def test_a_prompt_longer_than_any_that_was_calibrated_leaves_no_evidence(make_request, answer, engine):
     engine.prompt = tuple(range(ALL.max_prompt_tokens + 1))
     request = make_request()
