@@ -59,6 +59,15 @@ def test_the_tail_is_what_is_drawn_seldom_after_temperature_and_cuts(parameters:
         assert result.in_tail[position] == (drawn[claimed[position]] < TAIL_PROBABILITY)
 
 
+def test_a_token_below_a_twentieth_lies_in_the_tail() -> None:
+    logprobs = np.full((1, VOCAB), -80.0, np.float32)
+    logprobs[0, :3] = np.log([0.9, 0.052, 0.048])
+    for token, inside in enumerate([False, False, True]):
+        result = replayed(logprobs, np.array([token]), sampling(temperature=1.0))
+        assert result.tail_mass[0] == pytest.approx(0.048, abs=1e-6)
+        assert bool(result.in_tail[0]) == inside
+
+
 @pytest.mark.parametrize("parameters", [*DRAWN, {"temperature": 0.0}])
 @settings(deadline=None, max_examples=40)
 @given(st.integers(1, VOCAB), st.integers(0, 1000), st.data())
