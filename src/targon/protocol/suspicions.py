@@ -33,6 +33,9 @@ SUSPICIONS: Final = (*(f"T{offset:+g}" for offset in TEMPERATURE_OFFSETS), "no c
 LEAD_EDGES: Final = (-0.5, -0.2, -0.1, -0.05, -0.02, 0.0, 0.02, 0.05, 0.1, 0.2)
 """What divides leads into classes, in logits: class n lies below edge n, and not below the one before."""
 
+FIRST_AHEAD: Final = LEAD_EDGES.index(0.0) + 1
+"""Rivals of lower classes would be drawn, if the suspicion were true."""
+
 NO_RIVAL: Final = 15
 """The class of a suspicion without a rival."""
 
@@ -98,18 +101,23 @@ def claim_code(rivals: Iterable[Rival], claimed: int) -> int:
     return sum((rival.token == claimed) << place for place, rival in enumerate(rivals))
 
 
-def lead_classes(codes: NDArray[np.unsignedinteger]) -> Ids:
+def lead_classes(codes: NDArray[np.integer]) -> Ids:
     """``(positions, len(SUSPICIONS)) int64``: the classes in such numbers."""
     classes: Ids = (np.asarray(codes, np.int64)[:, None] >> np.array(_SHIFTS)) & 15
     return classes
+
+
+def claimed_rivals_of(codes: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """``(positions, len(SUSPICIONS))``: whether the claimed token is each suspicion's rival."""
+    claimed: NDArray[np.bool_] = (np.asarray(codes, np.int64)[:, None] >> np.arange(len(SUSPICIONS))) & 1 > 0
+    return claimed
 
 
 def possible_codes(rivals: NDArray[np.integer], claimed_rivals: NDArray[np.integer]) -> NDArray[np.bool_]:
     """``(positions,)``: whether the codes are any that :func:`lead_code` and :func:`claim_code` make: no other
     classes than there are, and a claim only of a rival that there is."""
     codes, claims = rivals.astype(np.int64), claimed_rivals.astype(np.int64)
-    classes = (codes[:, None] >> np.array(_SHIFTS)) & 15
-    claimed = (claims[:, None] >> np.arange(len(SUSPICIONS))) & 1 > 0
+    classes, claimed = lead_classes(codes), claimed_rivals_of(claims)
     possible: NDArray[np.bool_] = (
         (codes >= 0)
         & (codes < 1 << 4 * len(SUSPICIONS))

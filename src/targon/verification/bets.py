@@ -22,7 +22,7 @@ from typing import Final
 
 import numpy as np
 
-from targon.protocol.suspicions import LEAD_EDGES, NO_RIVAL, SUSPICIONS, TEMPERATURE_OFFSETS
+from targon.protocol.suspicions import FIRST_AHEAD, NO_RIVAL, SUSPICIONS, TEMPERATURE_OFFSETS
 from targon.verification.calibration import GUARD_LEVELS, TELLING_BOUND, Band
 from targon.verification.observations import GAP_STRATA, Bools, Floats
 
@@ -125,7 +125,7 @@ def rival_bounds(band: Band) -> Floats:
     guarded in the same way. Where there is no rival the bound is 1."""
     sides = np.array([(one.behind, one.close) for one in band.rivals])
     classes = np.arange(LEAD_CLASSES)
-    known = np.moveaxis(sides[:, (classes >= LEAD_EDGES.index(0.0) + 1).astype(int)], 2, 0)
+    known = np.moveaxis(sides[:, (classes >= FIRST_AHEAD).astype(int)], 2, 0)
     return _guarded(np.where(classes < NO_RIVAL, known, 1.0), band)
 
 

@@ -27,7 +27,7 @@ from pydantic import Field, model_validator
 
 from targon.protocol.conviction import LOG_CONVICTION
 from targon.protocol.messages import Message
-from targon.protocol.suspicions import lead_classes
+from targon.protocol.suspicions import claimed_rivals_of, lead_classes
 from targon.verification.bets import (
     BAD_COMPLETIONS,
     BET_WORDS,
@@ -155,7 +155,7 @@ def _payoffs(observations: Observations, bets: Bets) -> tuple[Ints, Floats]:
     masses = observations.tail_mass[sure]
     known = ~np.isnan(masses)
     pays = np.zeros((masses.size, RIVAL_BETS + TAIL_BETS))
-    claimed = (observations.claimed_rivals[sure, None] >> _PLACES) & 1
+    claimed = claimed_rivals_of(observations.claimed_rivals[sure]).astype(np.int64)
     pays[:, :RIVAL_BETS] = bets.rivals[
         places[:, None], _PLACES, lead_classes(observations.rivals[sure]), claimed
     ]

@@ -12,7 +12,13 @@ from typing import Final
 
 import numpy as np
 
-from targon.protocol.suspicions import LEAD_EDGES, NO_RIVAL, SUSPICIONS, TEMPERATURE_OFFSETS, lead_classes
+from targon.protocol.suspicions import (
+    FIRST_AHEAD,
+    NO_RIVAL,
+    TEMPERATURE_OFFSETS,
+    claimed_rivals_of,
+    lead_classes,
+)
 from targon.verification.calibration import (
     TELLING_BOUND,
     TOLERANCE,
@@ -61,13 +67,10 @@ _RIVAL_CELLS: Final = 2 * GAP_STRATA * (len(TEMPERATURE_OFFSETS) // 2 + 1)
 _RIVAL_CLAIMS: Final = _RIVAL_CELLS * (GAP_STRATA + 1) // 2
 
 
-_PLACES = np.arange(len(SUSPICIONS))
 _CUT: Final = 0.0
 _SIZES: Final = (*map(abs, TEMPERATURE_OFFSETS), _CUT)
 """By how much each suspicion's temperature is off; the last is of the cuts."""
 _BEHIND, _CLOSE = range(2)
-_LEVEL = LEAD_EDGES.index(0.0) + 1
-"""Rivals of lower classes would be drawn, if the suspicion were true."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +147,8 @@ class _Tally:
         known = ~np.isnan(masses)
         tails = tail_stratum(masses[known])
         classes = lead_classes(np.concatenate([one.rivals[keep] for one, keep in pick]))
-        claimed = np.concatenate([one.claimed_rivals[keep] for one, keep in pick])[:, None] >> _PLACES & 1 > 0
-        near = np.stack([classes < _LEVEL, (classes >= _LEVEL) & (classes < NO_RIVAL)], axis=1)
+        claimed = claimed_rivals_of(np.concatenate([one.claimed_rivals[keep] for one, keep in pick]))
+        near = np.stack([classes < FIRST_AHEAD, (classes >= FIRST_AHEAD) & (classes < NO_RIVAL)], axis=1)
         return cls(
             positions=np.bincount(strata, minlength=GAP_STRATA),
             mismatches=np.bincount(strata[mismatched], minlength=GAP_STRATA),
