@@ -8,9 +8,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from targon.engines.compiled_sampler import BLOCKS, TILE, compiled, draw_words, value_of
+from targon.engines.compiled_sampler import BLOCKS, TILE, compiled, draw_words, tile_bounds, value_of
 from targon.protocol.replay import MARGIN_CLIP
-from targon.protocol.sampler import LN2_PER_BIT, NOISE_BOUND
 from targon.protocol.suspicions import NO_RIVAL
 
 
@@ -101,7 +100,7 @@ def race(
         draw_words(words, start // 4, position, choice, low, high)
         floor = min(max(second, value - MARGIN_CLIP - 1.0), value - reach)
         floor -= 1e-8 + 1e-11 * abs(value)
-        if _bounds(values, start, 1.0 / temperature, words, floor, bound) == 0:
+        if tile_bounds(values, start, 1.0 / temperature, words, floor, bound) == 0:
             continue
         for lane in range(4):
             for i in range(BLOCKS):
@@ -144,7 +143,7 @@ def rival_anywhere(
     first = second = -np.inf
     for start in range(0, values.size, TILE):
         draw_words(words, start // 4, position, choice, low, high)
-        if _bounds(values, start, 1.0 / temperature, words, max(floor, second), bound) == 0:
+        if tile_bounds(values, start, 1.0 / temperature, words, max(floor, second), bound) == 0:
             continue
         for lane in range(4):
             for i in range(BLOCKS):
@@ -216,32 +215,3 @@ def set_rival(
         if rival == claim:
             claimed_rivals[0] |= np.uint8(1 << place)
     return doubt
-
-
-@compiled
-def _bounds(
-    values: NDArray[np.float32],
-    start: int,
-    inverse: float,
-    words: NDArray[np.uint64],
-    floor: float,
-    bound: NDArray[np.float64],
-) -> int:
-    """Bounds of ``s + g`` for a tile of tokens, and how many of them reach a floor. The bits of 1 - u spare the
-    logarithms of all tokens but a few, as in :func:`targon.protocol.sampler.contenders`."""
-    tile = values[start : start + TILE]
-    if tile.size < TILE:
-        padded = np.full(TILE, np.float32(-np.inf))
-        padded[: tile.size] = tile
-        tile = padded
-    rest = np.empty((4, BLOCKS), np.float64)
-    rest_bits = rest.view(np.int64)
-    hits = 0
-    for lane in range(4):
-        for i in range(BLOCKS):
-            rest[lane, i] = (2.0**32 - 0.5) - float(words[lane, i])
-        for i in range(BLOCKS):
-            noise = NOISE_BOUND - LN2_PER_BIT * float(rest_bits[lane, i])
-            bound[lane, i] = tile[4 * i + lane] * inverse + noise
-            hits += bound[lane, i] >= floor
-    return hits

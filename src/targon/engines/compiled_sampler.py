@@ -129,6 +129,35 @@ def value_of(logit: float, temperature: float, word: int) -> float:
 
 
 @compiled
+def tile_bounds(
+    values: NDArray[np.float32],
+    start: int,
+    inverse: float,
+    words: NDArray[np.uint64],
+    floor: float,
+    bound: NDArray[np.float64],
+) -> int:
+    """Bounds of ``s + g`` for a tile of tokens, and how many of them reach a floor. The bits of 1 - u spare the
+    logarithms of all tokens but a few, as in :func:`targon.protocol.sampler.contenders`."""
+    tile = values[start : start + TILE]
+    if tile.size < TILE:
+        padded = np.full(TILE, np.float32(-np.inf))
+        padded[: tile.size] = tile
+        tile = padded
+    rest = np.empty((4, BLOCKS), np.float64)
+    rest_bits = rest.view(np.int64)
+    hits = 0
+    for lane in range(4):
+        for i in range(BLOCKS):
+            rest[lane, i] = (2.0**32 - 0.5) - float(words[lane, i])
+        for i in range(BLOCKS):
+            noise = NOISE_BOUND - LN2_PER_BIT * float(rest_bits[lane, i])
+            bound[lane, i] = tile[4 * i + lane] * inverse + noise
+            hits += bound[lane, i] >= floor
+    return hits
+
+
+@compiled
 def _race(
     logits: NDArray[np.float32],
     temperature: float,
@@ -144,8 +173,6 @@ def _race(
     of all tokens but a few.
     """
     words = np.empty((4, BLOCKS), np.uint64)
-    rest = np.empty((4, BLOCKS), np.float64)
-    rest_bits = rest.view(np.int64)
     bound = np.empty((4, BLOCKS), np.float64)
     inverse = 1.0 / temperature
 
@@ -154,28 +181,15 @@ def _race(
     value = value_of(logits[peak], temperature, words[peak % 4, 0])
 
     for start in range(0, logits.size, TILE):
-        tile = logits[start : start + TILE]
-        if tile.size < TILE:
-            padded = np.full(TILE, np.float32(-np.inf))
-            padded[: tile.size] = tile
-            tile = padded
         draw_words(words, start // 4, position, choice, low, high)
         floor = value - 1e-9 - 1e-12 * abs(value)
-        hits = 0
-        for lane in range(4):
-            for i in range(BLOCKS):
-                rest[lane, i] = (2.0**32 - 0.5) - float(words[lane, i])
-            for i in range(BLOCKS):
-                noise = NOISE_BOUND - LN2_PER_BIT * float(rest_bits[lane, i])
-                bound[lane, i] = tile[4 * i + lane] * inverse + noise
-                hits += bound[lane, i] >= floor
-        if hits == 0:
+        if tile_bounds(logits, start, inverse, words, floor, bound) == 0:
             continue
         for lane in range(4):
             for i in range(BLOCKS):
                 token = start + 4 * i + lane
                 if bound[lane, i] >= floor and token != peak:
-                    reached = value_of(tile[4 * i + lane], temperature, words[lane, i])
+                    reached = value_of(logits[token], temperature, words[lane, i])
                     if reached > value:
                         best, value, second = token, reached, value
                     elif reached > second:
