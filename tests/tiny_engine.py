@@ -23,7 +23,7 @@ from targon.engines import (
     Step,
     TaskRefused,
 )
-from targon.protocol.messages import ChatMessage, FinishReason
+from targon.protocol.messages import ChatMessage, Dialect, FinishReason
 from targon.protocol.primitives import Digest, TokenId
 from targon.protocol.replay import replay_tokens
 from targon.protocol.sampler import choose
@@ -40,13 +40,22 @@ class TinyEngine:
         down: whether it fails whatever it is asked.
         wrong: whether it draws noise that nobody asked for; where there is no noise, it reads another prompt.
         pause_s: how long each token takes.
+        dialects: what it offers. In ``native`` it draws noise of its own.
         asked: every task that it was given.
     """
 
-    def __init__(self, *, down: bool = False, wrong: bool = False, pause_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        *,
+        down: bool = False,
+        wrong: bool = False,
+        pause_s: float = 0.0,
+        dialects: tuple[Dialect, ...] = ("targon/1", "greedy"),
+    ) -> None:
         self.down = down
         self.wrong = wrong
         self.pause_s = pause_s
+        self.dialects = dialects
         self.asked: list[GenerateTask] = []
 
     @property
@@ -59,7 +68,7 @@ class TinyEngine:
             vocab_size=VOCABULARY,
             context_length=100_000,
             eos_ids=(EOS,),
-            dialects=("targon/1", "greedy"),
+            dialects=self.dialects,
             max_batch=16,
         )
 
@@ -69,29 +78,47 @@ class TinyEngine:
         ids: list[TokenId] = []
         told = ""
         prompt = "".join(message.content for message in task.messages)
-        if self.wrong and task.sampling.temperature == 0.0:
+        sampling, key = task.sampling, task.run_key ^ int(self.wrong)
+        if self.wrong and (sampling.temperature == 0.0 or sampling.dialect == "native"):
             prompt = f"{prompt}!"
+        if sampling.dialect == "native":
+            sampling, key = sampling.model_copy(update={"dialect": "targon/1"}), ~key & (1 << 64) - 1
         while True:
             await anyio.sleep(self.pause_s)
-            key = task.run_key ^ int(self.wrong)
-            token = choose(_logits(prompt, ids), task.sampling, key, len(ids))
+            logits = _logits(prompt, ids)
+            token = choose(logits, sampling, key, len(ids))
             ids.append(token)
-            text = await self.text(ids, task.sampling.stop)
+            text = await self.text(ids, sampling.stop)
             whole = "".join(map(_letter, ids))
             reason: FinishReason | None = None
             if token == EOS:
                 reason = "stop"
-            elif any(stop in whole for stop in task.sampling.stop):
+            elif any(stop in whole for stop in sampling.stop):
                 reason = "stop_string"
-            elif len(ids) == task.sampling.max_tokens:
+            elif len(ids) == sampling.max_tokens:
                 reason = "length"
-            yield Step(token, text[len(told) :], -1.0, reason)
+            yield Step(token, text[len(told) :], float(_logprobs(logits)[token]), reason)
             told = text
             if reason is not None:
                 return
 
     async def score(self, tasks: Sequence[ScoreTask]) -> list[Scores]:
-        raise NotImplementedError
+        await self.check()
+        return [self._score(task) for task in tasks]
+
+    def _score(self, task: ScoreTask) -> Scores:
+        prompt = "".join(message.content for message in task.messages)
+        places = range(len(task.token_ids))
+        logprobs = np.stack([_logprobs(_logits(prompt, task.token_ids[:place])) for place in places])
+        own = logprobs[np.arange(len(places)), list(task.token_ids)]
+        order = np.argsort(-logprobs, axis=1, kind="stable")[:, : task.top_k]
+        return Scores(
+            top_ids=order.astype(np.int32),
+            top_logprobs=np.take_along_axis(logprobs, order, axis=1),
+            claimed_logprobs=own,
+            claimed_ranks=(logprobs > own[:, None]).sum(axis=1, dtype=np.int32),
+            prompt_tokens=1,
+        )
 
     async def replay(self, tasks: Sequence[ReplayTask]) -> list[Replayed]:
         await self.check()
@@ -145,3 +172,9 @@ def _logits(prompt: str, ids: Sequence[int]) -> np.ndarray[tuple[int], np.dtype[
     logits = np.random.default_rng(list(seed)).normal(size=VOCABULARY).astype(np.float32)
     logits[EOS] -= 3
     return logits
+
+
+def _logprobs(
+    logits: np.ndarray[tuple[int], np.dtype[np.float32]],
+) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+    return logits - np.logaddexp.reduce(logits)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from targon.engines import TextStream
+from targon.engines.text_stream import ByteText, TextStream, WholeText
 from targon.protocol.primitives import TokenId
 from targon.protocol.text import answer_text
 
@@ -25,7 +25,7 @@ def ids(text: str) -> list[TokenId]:
 
 def stream(token_ids: Sequence[TokenId], stop: Sequence[str]) -> tuple[list[str], str | None, int]:
     """The pieces, the reason for the end, and how many tokens it took."""
-    text = TextStream(decode, eos_ids=(EOS,), stop=stop)
+    text = TextStream(WholeText(decode), eos_ids=(EOS,), stop=stop)
     pieces = []
     for count, token_id in enumerate(token_ids, start=1):
         piece, reason = text.push(token_id, last=count == len(token_ids))
@@ -37,6 +37,14 @@ def stream(token_ids: Sequence[TokenId], stop: Sequence[str]) -> tuple[list[str]
 
 texts = st.text(st.sampled_from("ab😀漢é\ufffd\n"), min_size=1, max_size=30)
 stops = st.lists(st.text(st.sampled_from("ab😀漢"), min_size=1, max_size=4), max_size=3)
+
+
+@given(st.binary(max_size=40))
+def test_text_that_grows_by_bytes_is_what_decoding_all_of_them_gives(data: bytes) -> None:
+    text = ByteText([bytes([byte]) for byte in range(256)])
+    for count in range(1, len(data) + 1):
+        grown = text(TokenId(data[count - 1]))
+        assert grown.rstrip("\ufffd") == decode([TokenId(byte) for byte in data[:count]]).rstrip("\ufffd")
 
 
 @given(texts, stops)

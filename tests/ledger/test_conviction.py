@@ -149,6 +149,14 @@ def test_a_conviction_after_another_s_verdict_is_refused() -> None:
     history.add(convicted(BOB, second))
 
 
+def test_native_work_convicts_nobody() -> None:
+    history = History.begun(ALICE)
+    number = history.next
+    history.add(attempt(ALICE, 1, dialect="native"), verdict(number, "fail"))
+    with pytest.raises(InvalidHistory, match="expected its verdict just before"):
+        history.add(convicted(ALICE, number))
+
+
 def test_one_verdict_convicts_once() -> None:
     history = History.begun(ALICE)
     number = judged(history, ALICE)

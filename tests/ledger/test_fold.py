@@ -119,8 +119,20 @@ def test_native_work_is_sent_and_shown_but_counts_for_nothing() -> None:
     history.add(attempt(ALICE, 1, dialect="native"), verdict(number), step_closed(1))
     alice = history.standings.provers()[0]
     assert (alice.sent, alice.attempts, alice.total_successes, alice.verified_tokens) == (1, 0, 0, 0)
-    assert (alice.score, alice.inconclusive) == (0.0, 0)
+    assert (alice.score, alice.inconclusive, alice.evidence) == (0.0, 0, None)
+    assert (alice.native, alice.native_replies) == (1, 1)
     assert alice.last_verdict is not None
+
+
+def test_silence_under_a_native_request_costs_nothing_and_is_shown() -> None:
+    history = History.begun(ALICE).step(1, *passes(ALICE, 3))
+    before = history.standings.provers()[0]
+    number = history.next
+    history.add(attempt(ALICE, 2, dialect="native", purpose="inference"))
+    history.add(verdict(number, "fail", replied=False), step_closed(2)).turn(0, 10)
+    after = history.standings.provers()[0]
+    assert (after.native, after.native_replies) == (1, 0)
+    assert (after.score, after.total_successes, after.settled_attempts) == (before.score, 3, 3)
 
 
 def test_speed_is_measured_against_the_previous_intervals_median() -> None:
@@ -329,6 +341,14 @@ def test_a_verdict_needs_its_attempt_once_and_a_pass_a_reply() -> None:
     assert "passed without a reply" in refused(
         History.begun(ALICE), attempt(ALICE, 1), verdict(number, replied=False)
     )
+
+
+@pytest.mark.parametrize("left_behind", ["observed", "evidence_after"])
+def test_native_work_leaves_no_evidence(left_behind: str) -> None:
+    history = History.begun(ALICE)
+    left_by_it: object = "eJw=" if left_behind == "observed" else {"e": 1}
+    noted = verdict(history.next).model_copy(update={left_behind: left_by_it})
+    assert "its dialect native leaves none" in refused(history, attempt(ALICE, 1, dialect="native"), noted)
 
 
 def test_steps_close_in_order_and_only_with_every_verdict() -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from random import Random
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from targon.ledger import ProverStanding, Snapshot, Standings, Verdict
+from targon.ledger import IntervalClosed, ProverStanding, Snapshot, Standings, StepClosed, Verdict
 from targon.protocol.messages import Dialect
 from targon.protocol.profile import DEMO
 from targon.protocol.tiers import TIERS
@@ -157,6 +158,70 @@ def test_no_prover_rises_without_the_rate_of_the_tier_it_reaches(history: Histor
                 rate = Fraction(earlier.successes, earlier.attempts)
                 assert rate >= TIERS[prover.tier].success_rate
                 assert earlier.attempts >= DEMO.min_attempts
+
+
+@settings(max_examples=60, deadline=None)
+@given(histories(), st.data())
+def test_native_work_anywhere_moves_no_tier_no_score_and_no_weight(
+    history: History, data: st.DataObject
+) -> None:
+    other = _with_native_work(history, data)
+    assert [_counted(p) for p in other.standings.provers()] == [
+        _counted(p) for p in history.standings.provers()
+    ]
+    assert other.standings.weights() == history.standings.weights()
+    assert other.standings.medians == history.standings.medians
+
+
+def _with_native_work(history: History, data: st.DataObject) -> History:
+    """The same history, with native attempts and their verdicts wherever they can stand."""
+    other, places, open_ = History(), dict[int, int](), list[int]()
+    for at, event in enumerate(history.events):
+        if event.kind == "step_closed":
+            while open_:
+                other.add(data.draw(_native_verdicts(open_.pop())))
+        if event.kind == "verdict":
+            event = event.model_copy(update={"attempt": places[event.attempt]})
+        places[at] = other.next
+        other.add(event)
+        block = _next_step(history, at)
+        seated = [p.hotkey for p in other.standings.provers() if p.uid is not None] if at else []
+        if block is None or other.standings.interval is None or not seated:
+            continue
+        for _ in range(data.draw(st.integers(0, 2))):
+            number = other.next
+            dialect = data.draw(st.sampled_from(UNCOUNTED))
+            other.add(attempt(data.draw(st.sampled_from(seated)), block, dialect=dialect))
+            if data.draw(st.booleans()):
+                other.add(data.draw(_native_verdicts(number)))
+            else:
+                open_.append(number)
+    return other
+
+
+UNCOUNTED: tuple[Dialect, ...] = ("native", "vllm")
+
+
+def _next_step(history: History, at: int) -> int | None:
+    """The block whose step is the next to close, if its interval doesn't end before."""
+    for event in history.events[at + 1 :]:
+        if isinstance(event, StepClosed):
+            return event.block
+        if isinstance(event, IntervalClosed):
+            return None
+    return None
+
+
+@st.composite
+def _native_verdicts(draw: st.DrawFn, number: int) -> Verdict:
+    outcome = draw(outcomes)
+    replied = outcome == "pass" or draw(st.booleans())
+    return verdict(number, outcome, tokens=draw(st.integers(0, 64)), speed=draw(speeds), replied=replied)
+
+
+def _counted(prover: ProverStanding) -> ProverStanding:
+    """A standing without what only shows that there was other work."""
+    return replace(prover, sent=0, native=0, native_replies=0, last_verdict=None)
 
 
 @settings(max_examples=40, deadline=None)

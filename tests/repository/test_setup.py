@@ -54,13 +54,14 @@ def test_every_requirement_has_both_bounds() -> None:
 
 
 def test_the_pins_are_releases_without_hash_address_or_build() -> None:
-    for line in CONSTRAINTS.splitlines():
-        assert re.fullmatch(r"#.*||[a-z0-9-]+==[0-9a-z.]+", line), line
+    for environment in setup.ENVIRONMENTS:
+        for line in environment.constraints.read_text("utf-8").splitlines():
+            assert re.fullmatch(r"#.*||[a-z0-9-]+==[0-9a-z.]+", line), line
     assert all(not Version(version).is_prerelease for version in PINS.values())
 
 
 def test_the_list_of_developing_holds_the_list_of_running() -> None:
-    pins = setup.read_pins()
+    pins = setup.ENVIRONMENTS[0].pins()
     assert set(pins) == set(lock.SECTIONS)
     assert set(pins["run"]) < set(pins["develop"])
     assert "pytest" not in {pin.split("==")[0] for pin in pins["run"]}
@@ -113,7 +114,7 @@ def test_a_python_without_venv_is_named_with_the_package_that_has_it(tmp_path: P
 
 
 def test_a_section_that_is_not_there_is_refused_with_those_that_are() -> None:
-    with pytest.raises(SystemExit, match=r"got 'everything', expected one of: run, develop"):
+    with pytest.raises(SystemExit, match=r"got 'everything', expected one of: run, develop, engines"):
         setup.main(["everything"])
 
 
@@ -127,24 +128,19 @@ def test_a_section_that_is_not_there_is_refused_with_those_that_are() -> None:
         ("something else", "Run make again"),
     ],
 )
-def test_a_failing_pip_is_explained(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str, remedy: str
-) -> None:
+def test_a_failing_pip_is_explained(tmp_path: Path, output: str, remedy: str) -> None:
     stand_in = tmp_path / "python"
     stand_in.write_text(f"#!/bin/sh\necho '{output}'\nexit 1\n", "utf-8")
     stand_in.chmod(0o755)
-    monkeypatch.setattr(setup, "PYTHON", stand_in)
     with pytest.raises(SystemExit) as stopped:
-        setup.pip("anything==1")
+        setup.Pip(stand_in).install("anything==1")
     assert output in str(stopped.value)
     assert remedy in str(stopped.value)
 
 
-def test_a_folder_named_like_the_environment_is_never_overwritten(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_named_like_the_environment_is_never_overwritten(tmp_path: Path) -> None:
     (tmp_path / "keep").write_text("mine", "utf-8")
-    monkeypatch.setattr(setup, "VENV", tmp_path)
+    environment = setup.Environment(tmp_path, tmp_path / "constraints.txt", ("run",))
     with pytest.raises(SystemExit, match="is no virtual environment: move it away"):
-        setup.make_environment()
+        setup.make_environment(environment)
     assert (tmp_path / "keep").exists()

@@ -6,7 +6,15 @@ import anyio
 import numpy as np
 import pytest
 
-from targon.verification import Calibration, Judgement, Range, judge
+from targon.engines import GenerateTask
+from targon.protocol.draws import request_run_key
+from targon.protocol.messages import GenerateRequest, GenerateResponse
+from targon.verification import Calibration, EvidenceState, Judgement, Range, advance, bets_of, judge
+from targon.verification.calibration import load_calibration
+from targon.verification.shipped import SHIPPED
+from targon.verification.verdict import NATIVE
+from tests.tiny_engine import TinyEngine
+from tests.verification.answers import honestly, signed, tiny_request
 from tests.verification.completions import SCOPE, band_with
 
 pytestmark = pytest.mark.anyio
@@ -184,3 +192,110 @@ async def test_a_reference_engine_that_is_too_slow_charges_nobody(make_request, 
         found = await judged(request, answer(request), engine, deadline_s=0.01)
     assert found.verdict.outcome == "inconclusive"
     assert "no answer within 0.01 s" in found.verdict.reason
+
+
+# -- greedy work -------------------------------------------------------------------------------------------
+
+
+async def greedy_evidence(calibration: Calibration, *, wrong: bool) -> tuple[set[str], EvidenceState]:
+    """The outcomes of eight greedy answers, and what they are evidence of."""
+    outcomes, state = set[str](), EvidenceState()
+    for number in range(8):
+        request = tiny_request(number, dialect="greedy", temperature=0.0)
+        found = await judged(request, await honestly(request, wrong=wrong), TinyEngine(), calibration)
+        assert found.verdict.method == "divergence"
+        assert found.observations is not None
+        assert found.band is not None
+        outcomes.add(found.verdict.outcome)
+        state = advance(state, found.observations, bets_of(found.band))
+    return outcomes, state
+
+
+async def test_greedy_work_is_judged_and_leaves_evidence_by_what_comes_with_the_software():
+    shipped = load_calibration(min(SHIPPED.glob("*.json"))).model_copy(update={"model_digest": "d" * 64})
+    honest, cheat = [await greedy_evidence(shipped, wrong=wrong) for wrong in (False, True)]
+    assert (honest[0], honest[1].convicted_at) == ({"pass"}, None)
+    assert cheat[0] == {"fail"}
+    assert cheat[1].convicted_at is not None
+    assert honest[1].completions == 8
+
+
+# -- native work -------------------------------------------------------------------------------------------
+
+
+async def natively(
+    request: GenerateRequest, *, wrong: bool = False, logprobs: bool = True
+) -> GenerateResponse:
+    """An answer by the tiny engine's own noise, with log-probabilities or without."""
+    task = GenerateTask(request.messages, request.sampling, request_run_key(request))
+    steps = [step async for step in TinyEngine(wrong=wrong).generate(task)]
+    response = await honestly(request, wrong=wrong)
+    stated = tuple(step.logprob for step in steps) if logprobs else None
+    return signed(request, response.completion.model_copy(update={"logprobs": stated}))
+
+
+@pytest.mark.parametrize("calibration", [CALIBRATION, None])
+@pytest.mark.parametrize(
+    ("wrong", "logprobs", "outcome", "said"),
+    [
+        (False, True, "pass", "log-probabilities are this model's"),
+        (True, True, "fail", "the log-probabilities are not this model's"),
+        (
+            False,
+            False,
+            "inconclusive",
+            "got no log-probabilities: there is nothing to recheck, so the work can't",
+        ),
+    ],
+)
+async def test_native_work_is_rechecked_says_that_it_earns_nothing_and_leaves_no_evidence(
+    calibration, wrong, logprobs, outcome, said
+):
+    request = tiny_request(dialect="native")
+    response = await natively(request, wrong=wrong, logprobs=logprobs)
+    found = await judged(request, response, TinyEngine(), calibration)
+    assert (found.verdict.outcome, found.verdict.method) == (outcome, "recheck")
+    assert found.verdict.reason.startswith(f"{NATIVE}; ")
+    assert said in found.verdict.reason
+    assert (found.observations, found.band) == (None, None)
+
+
+async def test_native_work_of_a_wrong_form_fails_and_says_that_it_earns_nothing():
+    request = tiny_request(dialect="native")
+    response = await natively(request)
+    cut = response.completion.model_copy(update={"token_ids": (), "logprobs": None})
+    found = await judged(request, signed(request, cut), TinyEngine())
+    assert (found.verdict.outcome, found.verdict.method) == ("fail", "structure")
+    assert found.verdict.reason.startswith(NATIVE)
+
+
+async def test_native_work_is_judged_by_a_reference_of_the_calibrated_model_or_not_at_all():
+    request = tiny_request(dialect="native")
+    other = CALIBRATION.model_copy(update={"model_digest": "e" * 64})
+    found = await judged(request, await natively(request), TinyEngine(), other)
+    assert found.verdict.outcome == "inconclusive"
+    assert "another model" in found.verdict.reason
+
+
+async def test_a_reference_that_is_down_or_slow_charges_no_native_work():
+    request = tiny_request(dialect="native")
+    response = await natively(request)
+
+    async def never(*_: object) -> None:
+        await anyio.sleep_forever()
+
+    slow = TinyEngine()
+    slow.score = never  # type: ignore[assignment,method-assign]
+    with anyio.fail_after(5):
+        found = [
+            await judged(request, response, engine, deadline_s=0.01)
+            for engine in (TinyEngine(down=True), slow)
+        ]
+    assert [each.verdict.outcome for each in found] == ["inconclusive", "inconclusive"]
+    assert all(each.verdict.reason.startswith(NATIVE) for each in found)
+
+
+async def test_work_that_is_replayed_does_not_say_that_it_earns_nothing(make_request, answer, engine):
+    request = make_request()
+    for response in (answer(request), answer(request, ())):
+        assert NATIVE not in (await judged(request, response, engine)).verdict.reason

@@ -35,6 +35,7 @@ CALIBRATION = Calibration(
             update={
                 "scope": SCOPE.model_copy(
                     update={
+                        "dialects": ("targon/1", "greedy"),
                         "temperature": Range(low=0.0, high=1.2),
                         "top_p": Range(low=0.8, high=1.0),
                         "top_k": (0, 20, 40, 50),

@@ -35,17 +35,34 @@ class SubtensorOptions(Options):
     """Where the chain is: sqlite:///path/to/chain.sqlite for an embedded one."""
 
 
-class EngineOptions(Options):
+TGI_ENDPOINT = "http://127.0.0.1:8080"
+"""Where TGI listens unless it is told otherwise."""
+
+
+class RemoteModelOptions(Options):
+    """Which model an engine over HTTP runs."""
+
+    kind: Literal["auto", "vllm", "sglang", "llama.cpp", "tgi", "openai"] = "auto"
+    """Which engine answers at the address; auto: as it says itself."""
+    model: str = ""
+    """Folder of the model that it runs, or 'default'; the weights needn't be in it. Without it, the folder that
+    the engine names, if it is on this machine."""
+
+
+class EngineOptions(RemoteModelOptions):
     """The engine: one of your own that is running already, or one started for this process alone."""
 
+    url: str = ""
+    """Address of a running engine: vLLM, SGLang, llama.cpp's server, TGI, or another OpenAI-compatible one (see
+    'targon engine check')."""
     socket: Path | None = None
-    """Unix socket of a running engine (see 'targon engine'). Without it one is started."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Number format of the engine that is started."""
+    """Unix socket of a running engine (see 'targon engine'). Without it, or an address, one is started."""
+    dtype: Literal["float32", "bfloat16", ""] = ""
+    """Number format of the engine; without it float32 for one that is started, and what it looks like for others."""
     threads: int = Field(0, ge=0)
     """Processor threads of the engine that is started; 0: one per core."""
     max_batch: int = Field(16, ge=1, le=256)
-    """Requests that the engine decodes at once."""
+    """Requests that the engine works on at once."""
 
 
 class LoggingOptions(Options):

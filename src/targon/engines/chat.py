@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
+from typing import Final
 
 from targon.engines.errors import EngineUnavailable, TaskRefused
+from targon.engines.text_stream import ByteText, Grow, WholeText
 from targon.protocol.messages import ChatMessage
 from targon.protocol.primitives import TokenId
+
+_PLAIN: Final = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))
+"""The bytes that stand for themselves in byte-level vocabularies; the others are shifted to U+0100 and on."""
+_BYTES: Final = {chr(byte): byte for byte in _PLAIN} | {
+    chr(0x100 + place): byte for place, byte in enumerate(sorted(set(range(256)) - set(_PLAIN)))
+}
 
 
 class ChatTokenizer:
@@ -31,8 +41,21 @@ class ChatTokenizer:
         value = self._tokenizer.eos_token_id
         return value if isinstance(value, int) else None
 
+    @property
+    def vocab_size(self) -> int:
+        """How many token ids the tokenizer knows; a model may have more."""
+        return int(self._backend.get_vocab_size(with_added_tokens=True))
+
     def encode(self, messages: Sequence[ChatMessage]) -> tuple[TokenId, ...]:
-        """The conversation as the model sees it, ready for its answer.
+        """The conversation as the model sees it, ready for its answer; raises as :meth:`render` does."""
+        return self.encode_text(self.render(messages))
+
+    def encode_text(self, text: str) -> tuple[TokenId, ...]:
+        """The tokens of a text, in which special tokens count as such; none are added."""
+        return tuple(map(TokenId, self._backend.encode(text, add_special_tokens=False).ids))
+
+    def render(self, messages: Sequence[ChatMessage]) -> str:
+        """The conversation as text, by the model's chat template.
 
         Raises:
             TaskRefused: if the template cannot render this conversation.
@@ -43,11 +66,28 @@ class ChatTokenizer:
             raise TaskRefused("messages: got none, expected at least one")
         turns = [{"role": message.role, "content": message.content} for message in messages]
         try:
-            text = self._tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+            return str(self._tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False))
         except TemplateError as error:
             raise TaskRefused(f"messages: the model's chat template refuses them: {error}") from error
-        return tuple(map(TokenId, self._backend.encode(text, add_special_tokens=False).ids))
 
     def decode(self, token_ids: Sequence[TokenId]) -> str:
         """Text of token ids, special tokens left out."""
         return str(self._backend.decode(list(token_ids), skip_special_tokens=True))
+
+    def growing_text(self) -> Grow:
+        """The text of an answer to come, token by token."""
+        return WholeText(self.decode) if self._token_bytes is None else ByteText(self._token_bytes)
+
+    @cached_property
+    def _token_bytes(self) -> tuple[bytes, ...] | None:
+        """The bytes of each token, nothing for special ones; None if the tokenizer's aren't mere bytes."""
+        settings = json.loads(self._backend.to_str())
+        if (settings.get("decoder") or {}).get("type") != "ByteLevel":
+            return None
+        special = {token["id"] for token in settings.get("added_tokens", ()) if token["special"]}
+        found = [b""] * (self.vocab_size + len(special))
+        for token, id_ in self._backend.get_vocab(with_added_tokens=True).items():
+            if id_ not in special and id_ < len(found):
+                known = all(letter in _BYTES for letter in token)
+                found[id_] = bytes(map(_BYTES.__getitem__, token)) if known else token.encode()
+        return tuple(found)

@@ -10,13 +10,13 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from targon.engines.compiled_noise import TILE, compiled, draw_words, fused, value_of
 from targon.engines.compiled_races import find_rivals, race, race_few, rival_anywhere, set_rival, word_of
-from targon.engines.compiled_sampler import TILE, compiled, draw_words, fused, value_of
 from targon.protocol.replay import TAIL_PROBABILITY
 
-_DOUBT = 1e-9
+DOUBT = 1e-9
 """Share of a sum of weights within which it is not compared here; it is exact to about 1e-12."""
-_STEEP = 1e4
+STEEP = 1e4
 """Largest logit / T whose weight is computed here: beyond, rounding of the logit itself would show."""
 _SPAN = 32
 """Weights below 2^-32 of the best token's are no candidates of a cut here."""
@@ -24,7 +24,7 @@ _FIRST_SPAN = 10
 """Where the candidates are looked for first."""
 _BINS = 4 * (_SPAN + 1)
 """Bins of weights, four to a factor of 2."""
-_FEW = 2048
+FEW = 2048
 """More candidates than this race as a vocabulary with gaps, fewer one by one."""
 
 _MAGIC = 1.5 * 2.0**52
@@ -88,16 +88,16 @@ def replay_rows(
         ids[row, 0], ids[row, 1], ids[row, 2] = peak, peak, claim
         if not np.isfinite(top):
             continue
-        totals[row] = total = _weigh(values, top, 1.0, weights)
+        totals[row] = total = weigh(values, top, 1.0, weights)
         flags[row, 0] = True
         if temperature == 0.0:
             ids[row, 1] = _runner_up(values, peak)
             continue
-        if abs(top) / temperature > _STEEP:
+        if abs(top) / temperature > STEEP:
             flags[row, 2] = True
             continue
         if temperature != 1.0:
-            total = _weigh(values, top, 1.0 / temperature, weights)
+            total = weigh(values, top, 1.0 / temperature, weights)
         if 0 < top_k < vocab or top_p < 1.0:
             shares = (narrow_p, top_p, wide_p)
             order, counts, total, doubt = _cut(values, weights, total, top_k if top_k < vocab else 0, shares)
@@ -105,9 +105,9 @@ def replay_rows(
             last = kept[-1]
             own, least = values[claim], values[last]
             flags[row, 0] = own > least or (own == least and claim <= last)
-            heavy, near = _heavy(weights[kept], TAIL_PROBABILITY * total, _DOUBT * total)
+            heavy, near = _heavy(weights[kept], TAIL_PROBABILITY * total, DOUBT * total)
             doubt |= near
-            if kept.size <= _FEW:
+            if kept.size <= FEW:
                 best, second, close = race_few(values, kept, noise, temperature, at, choice, low, high)
                 near = find_rivals(
                     values,
@@ -161,7 +161,7 @@ def replay_rows(
                     flags[row, 3] = beyond > value
                     doubt |= abs(beyond - value) <= 1e-9 + 1e-12 * abs(value)
         else:
-            heavy, doubt = _heavy(weights, TAIL_PROBABILITY * total, _DOUBT * total)
+            heavy, doubt = _heavy(weights, TAIL_PROBABILITY * total, DOUBT * total)
             best, second, close, count = race(
                 values, found, noise, temperature, reach, peak, at, choice, low, high
             )
@@ -186,7 +186,7 @@ def _runner_up(values: NDArray[np.float32], peak: int) -> int:
 
 
 @fused
-def _weigh(values: NDArray[np.float32], top: float, inverse: float, weights: NDArray[np.float64]) -> float:
+def weigh(values: NDArray[np.float32], top: float, inverse: float, weights: NDArray[np.float64]) -> float:
     """``weights = e^((values - top) * inverse)``; returns their sum."""
     scale = inverse / math.log(2.0)
     power = np.empty(TILE, np.float64)
@@ -248,7 +248,7 @@ def _cut(
     """Tokens in order of (-value, id); how many of them each of some increasing values of top-p keeps; the sum
     of the weights that the second of them keeps; whether the plain form has to decide. ``top_k`` 0: none."""
     counts = np.ones(3, np.int64)
-    ids = _likeliest(weights, top_k, shares[2] * total * (1.0 + 2.0 * _DOUBT))
+    ids = likeliest(weights, top_k, shares[2] * total * (1.0 + 2.0 * DOUBT))
     order = ids[np.argsort(-values[ids], kind="mergesort")]
     size = order.size
     if top_k:
@@ -259,7 +259,7 @@ def _cut(
     if shares[1] == 1.0:
         counts[:] = size
         return order, counts, total, False
-    slack, running, place, doubt, held = _DOUBT * total, 0.0, 0, False, 0.0
+    slack, running, place, doubt, held = DOUBT * total, 0.0, 0, False, 0.0
     for goal in range(3):
         while running <= shares[goal] * total and place < size:
             doubt |= abs(running - shares[goal] * total) <= slack
@@ -315,7 +315,7 @@ def _most_beyond(
 
 
 @compiled
-def _likeliest(weights: NDArray[np.float64], count: int, mass: float) -> NDArray[np.int64]:
+def likeliest(weights: NDArray[np.float64], count: int, mass: float) -> NDArray[np.int64]:
     """The tokens, in order of id, of the highest bins of weights that hold at least ``count`` tokens, if that
     is not 0, and else at least ``mass``; of all bins, if they don't."""
     bits = weights.view(np.int64)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from targon.engines.compiled_sampler import BLOCKS, TILE, compiled, draw_words, tile_bounds, value_of
+from targon.engines.compiled_noise import BLOCKS, TILE, compiled, draw_words, tile_bounds, value_of
 from targon.protocol.replay import MARGIN_CLIP
 from targon.protocol.suspicions import NO_RIVAL
 

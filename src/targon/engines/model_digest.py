@@ -6,7 +6,9 @@ SHA-256), of the bytes of ``tokenizer.json``, of the chat template's UTF-8, and 
 ``generation_config.json`` in canonical form without the version of the library that wrote it.
 
 Reading hundreds of megabytes at every start would be felt, so the result is kept beside the files in
-``targon-model.json`` with their sizes and times of change, and computed anew when one of these differs.
+``targon-model.json`` with their sizes and times of change, and computed anew when one of these differs. Where the
+weights lie on another machine, as those of an engine over HTTP may, that file says what they are: copy it with the
+others.
 """
 
 from __future__ import annotations
@@ -32,17 +34,18 @@ def model_digest(folder: Path) -> Digest:
     """
     files = sorted(folder.glob("*.safetensors"))
     tokenizer = folder / "tokenizer.json"
-    if not files or not tokenizer.is_file():
+    manifest = _read_manifest(folder / MANIFEST)
+    copied = manifest.get("parts", {}).get("weights") if not files else None
+    if not (files or copied) or not tokenizer.is_file():
         raise EngineUnavailable(
-            f"model folder: got {str(folder)!r}, expected a folder with *.safetensors and tokenizer.json; "
-            "give the path of a model in the Hugging Face layout"
+            f"model folder: got {str(folder)!r}, expected a folder with *.safetensors (or the {MANIFEST} of one) and "
+            "tokenizer.json; give the path of a model in the Hugging Face layout"
         )
     stamps = {file.name: _stamp(file) for file in _files_that_count(folder)}
-    manifest = _read_manifest(folder / MANIFEST)
     if manifest.get("files") == stamps:
         return Digest(str(manifest["digest"]))
     parts: dict[str, str] = {
-        "weights": digest({file.name: _sha256(file) for file in files}),
+        "weights": copied or digest({file.name: _sha256(file) for file in files}),
         "tokenizer": _sha256(tokenizer),
         "chat_template": hashlib.sha256(chat_template(folder).encode()).hexdigest(),
         "sampling_defaults": digest(_sampling_defaults(folder)),

@@ -2,11 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import codecs
+from collections.abc import Callable, Collection, Sequence
 
 from targon.protocol.messages import FinishReason
 from targon.protocol.primitives import TokenId
-from targon.protocol.text import Decode, answer_text, stop_position
+from targon.protocol.text import REPLACEMENT, Decode, stop_position
+
+Grow = Callable[[TokenId], str]
+"""Takes an answer's next token, and gives the text of all until then."""
+
+
+class ByteText:
+    """Text that grows by the bytes of a token, where a tokenizer's tokens are no more than bytes: what decoding
+    all of them anew would give, at a cost that doesn't grow with the answer.
+
+    Args:
+        bytes_of: by token id; nothing for special tokens.
+    """
+
+    def __init__(self, bytes_of: Sequence[bytes]) -> None:
+        self._bytes_of = bytes_of
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._text = ""
+
+    def __call__(self, token_id: TokenId) -> str:
+        if token_id < len(self._bytes_of):  # a model may have more ids than its tokenizer has tokens
+            self._text += self._decoder.decode(self._bytes_of[token_id])
+        return self._text
+
+
+class WholeText:
+    """Text of a tokenizer about which nothing is known: all tokens are decoded anew each time."""
+
+    def __init__(self, decode: Decode) -> None:
+        self._decode = decode
+        self._ids: list[TokenId] = []
+
+    def __call__(self, token_id: TokenId) -> str:
+        self._ids.append(token_id)
+        return self._decode(self._ids)
 
 
 class TextStream:
@@ -16,11 +51,11 @@ class TextStream:
     beginning of a stop string. Such text comes with a later piece, or never.
     """
 
-    def __init__(self, decode: Decode, *, eos_ids: Collection[TokenId], stop: Sequence[str]) -> None:
-        self._decode = decode
+    def __init__(self, grow: Grow, *, eos_ids: Collection[TokenId], stop: Sequence[str]) -> None:
+        self._grow = grow
         self._eos_ids = eos_ids
         self._stop = stop
-        self._ids: list[TokenId] = []
+        self._text = ""
         self._sent = 0
 
     def push(self, token_id: TokenId, *, last: bool) -> tuple[str, FinishReason | None]:
@@ -32,12 +67,14 @@ class TextStream:
         Returns:
             What the token adds to the text, and why the answer ends here if it does.
         """
-        self._ids.append(token_id)
-        text = answer_text(self._ids, self._decode, eos_ids=self._eos_ids, stop=())
-        cut = stop_position(text, self._stop)
+        if token_id not in self._eos_ids:
+            self._text = self._grow(token_id).rstrip(REPLACEMENT)
+        text = self._text
+        # what was sent holds no stop string, nor the beginning of one
+        cut = stop_position(text[self._sent :], self._stop) if self._stop else None
         reason: FinishReason | None = None
         if cut is not None:
-            end, reason = cut, "stop_string"
+            end, reason = self._sent + cut, "stop_string"
         elif token_id in self._eos_ids:
             end, reason = len(text), "stop"
         elif last:

@@ -138,7 +138,7 @@ class TransformersEngine:
         _check_draw(task)
         prompt = await self.prompt_token_ids(task.messages)
         self._check_length(len(prompt), task.sampling.max_tokens, "max_tokens")
-        text = TextStream(self._chat.decode, eos_ids=self._identity.eos_ids, stop=task.sampling.stop)
+        text = TextStream(self._chat.growing_text(), eos_ids=self._identity.eos_ids, stop=task.sampling.stop)
         steps = self._scheduler.generate(Decoding(prompt, task.sampling, task.run_key), text)
         async with aclosing(steps):
             async for step in steps:

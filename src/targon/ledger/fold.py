@@ -28,7 +28,7 @@ from targon.protocol.weights import NoWeights, u16_weights
 
 logger = structlog.get_logger(__name__)
 
-SNAPSHOT_VERSION: Final = 2
+SNAPSHOT_VERSION: Final = 3
 """Counted up whenever :class:`State` changes its shape; an older snapshot is then folded anew."""
 
 _VIEW_FIELDS = tuple(f.name for f in fields(ProverState))

@@ -7,7 +7,8 @@ A record that cannot follow the ones before it is refused as :class:`InvalidHist
 * ``interval_opened`` needs the last interval closed, and a higher number.
 * ``attempt`` needs an open interval, a prover that holds a UID, and a block whose step has not closed.
 * ``verdict`` needs its attempt, once. A pass or fail counts towards rate, total, probation and x; an
-  inconclusive one, and work in a dialect that is not counted, does not.
+  inconclusive one does not. Work in a dialect that is not counted moves two counters of its own and nothing
+  else, whatever came of it; it leaves no evidence, and convicts nobody.
 * ``prover_convicted`` needs evidence that convicts, and stands right after the verdict that carried it there. The
   prover keeps nothing but its hotkey (:func:`targon.protocol.conviction.sentence`).
 * ``step_closed`` needs a verdict for every attempt up to its block. The score of every prover that earned or
@@ -140,14 +141,22 @@ def _verdict(s: State, record: Record, event: Verdict) -> None:
     outcome = event.outcome
     if outcome == "pass" and not event.replied:
         raise InvalidHistory(record.seq, f"attempt {event.attempt} passed without a reply")
+    counted = attempt.dialect in rewards.COUNTED_DIALECTS
+    if not counted and (event.observed is not None or event.evidence_after is not None):
+        raise InvalidHistory(
+            record.seq,
+            f"attempt {event.attempt} left evidence, but its dialect {attempt.dialect} leaves none",
+        )
     del s.open_attempts[event.attempt]
     state = s.provers[attempt.prover]
     state.last_verdict = LastVerdict(record.seq, outcome, event.method, event.reason)
+    s.just_judged = (event.attempt, attempt.prover) if counted else None
+    if not counted:
+        state.native += 1
+        state.native_replies += event.replied
+        return
     if event.evidence_after is not None:
         state.evidence = event.evidence_after
-    s.just_judged = (event.attempt, attempt.prover)
-    if attempt.dialect not in rewards.COUNTED_DIALECTS:
-        return
     x = worth(s, attempt, event)
     if x is None:
         state.inconclusive += 1

@@ -60,6 +60,8 @@ class ProverState:
     convictions: int = 0
     last_conviction: Conviction | None = None
     first_conviction: Conviction | None = None
+    native: int = 0
+    native_replies: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,10 @@ class ProverStanding:
     """How often it was convicted."""
     last_conviction: Conviction | None
     first_conviction: Conviction | None
+    native: int
+    """Judged attempts, ever, in dialects that count for nothing else (``native``); whatever came of them."""
+    native_replies: int
+    """How many of them it answered, be it with an error."""
 
     @property
     def success_rate(self) -> Fraction | None:

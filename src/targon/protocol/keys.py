@@ -1,11 +1,11 @@
-"""Hotkeys, signatures and their bytes. sr25519, as on the chain."""
+"""Hotkeys, signatures and their bytes. sr25519, as on the chain.
+
+``bittensor`` is imported where it is needed: who only samples, in an engine's own environment, has no keys.
+"""
 
 from __future__ import annotations
 
 from typing import Protocol
-
-from bittensor.sp_core import CRYPTO_SR25519, ss58_decode, ss58_encode
-from bittensor.sp_core import verify as _verify
 
 from targon.protocol.errors import InvalidSignature, MalformedMessage
 from targon.protocol.primitives import Hotkey
@@ -35,6 +35,8 @@ def public_key(hotkey: Hotkey) -> bytes:
     Raises:
         MalformedMessage: if the hotkey is no ss58 address.
     """
+    from bittensor.sp_core import ss58_decode
+
     try:
         return bytes(ss58_decode(hotkey))
     except ValueError as error:
@@ -43,6 +45,8 @@ def public_key(hotkey: Hotkey) -> bytes:
 
 def hotkey_of(key: bytes) -> Hotkey:
     """The ss58 address of a 32-byte public key."""
+    from bittensor.sp_core import ss58_encode
+
     return Hotkey(ss58_encode(key, SS58_FORMAT))
 
 
@@ -52,8 +56,10 @@ def verify_signature(hotkey: Hotkey, message: bytes, signature: bytes) -> None:
     Raises:
         InvalidSignature: if it isn't this hotkey's signature of this message.
     """
+    from bittensor.sp_core import CRYPTO_SR25519, verify
+
     try:
-        valid = _verify(message, signature, hotkey, CRYPTO_SR25519)
+        valid = verify(message, signature, hotkey, CRYPTO_SR25519)
     except ValueError as error:
         raise InvalidSignature(f"signature of {hotkey}: {error}") from error
     if not valid:

@@ -47,7 +47,7 @@ from targon.verification.offline import (
 from targon.verification.recheck import RecheckBounds, recheck
 from targon.verification.shipped import find_calibration
 from targon.verification.structure import check_form, check_structure
-from targon.verification.verdict import Verdict, failed, inconclusive
+from targon.verification.verdict import Verdict, failed, inconclusive, reason_about
 
 __all__ = [
     "SIMILARITY",
@@ -88,6 +88,7 @@ __all__ = [
     "load_calibration",
     "measure",
     "read_answers",
+    "reason_about",
     "recheck",
     "save_answer",
     "save_calibration",

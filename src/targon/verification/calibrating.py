@@ -129,9 +129,16 @@ def calibrate(identity: ModelIdentity, measured: Mapping[str, Sequence[Measured]
     answers = [one for group in measured.values() for one in group]
     if not answers:
         raise CalibrationError("got no honest answers, expected some for each configuration")
+    replays = {one.replay for one in answers}
+    if len(replays) > 1:
+        raise CalibrationError(
+            "got replays from lists and from the whole vocabulary, expected those of one reference: calibrate each on "
+            "its own"
+        )
     bounded = {
         name: scope.model_copy(
             update={
+                "replay": answers[0].replay,
                 "max_prompt_tokens": max(one.prompt_tokens for one in answers),
                 "max_tokens": max(one.sampling.max_tokens for one in answers),
             }

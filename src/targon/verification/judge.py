@@ -2,6 +2,8 @@
 
 1. Structure: is it a whole, signed, well-formed answer to what was asked?
 2. Divergence: one prefill and the sampler replayed, by the calibration's margin and the tier's similarity.
+   Of ``native`` work, which can't be replayed, a recheck of its log-probabilities; it needs no calibration, leaves
+   no evidence, and its reason says that it earns nothing.
 
 Nothing is ever generated. Beside the verdict stands what the evidence takes in: of every answer that could be
 replayed, whatever the verdict, for an honest prover's perfect answers belong to the evidence as much as its
@@ -10,7 +12,7 @@ worst ones. An answer that no calibration covers is ``inconclusive``: there is n
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from targon.engines import Engine, EngineError
 from targon.protocol.messages import GenerateRequest, GenerateResponse
@@ -19,8 +21,9 @@ from targon.verification.calibration import Band, Calibration, NoBand
 from targon.verification.deadline import within
 from targon.verification.divergence import METHOD, judge_divergence
 from targon.verification.observations import Observations
+from targon.verification.recheck import recheck
 from targon.verification.structure import check_structure
-from targon.verification.verdict import Verdict, inconclusive
+from targon.verification.verdict import Verdict, inconclusive, reason_about
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +54,20 @@ async def judge(
         similarity_threshold: of the prover's tier, in [0, 1].
         deadline_s: how long the engine may take for one question; None: as long as it takes.
     """
+    model_digest = None if calibration is None else Digest(calibration.model_digest)
     try:
         failure = await check_structure(request, response, engine, deadline_s=deadline_s)
         if failure is not None:
-            return Judgement(failure)
+            return Judgement(_said(request, failure))
+        if request.sampling.dialect == "native":
+            found = await recheck(
+                request, response.completion, engine, model_digest=model_digest, deadline_s=deadline_s
+            )
+            return Judgement(_said(request, found))
         prompt = await within(deadline_s, lambda: engine.prompt_token_ids(request.messages))
     except EngineError as error:
-        return Judgement(inconclusive("structure", f"our reference engine could not decide: {error}"))
+        trouble = inconclusive("structure", f"our reference engine could not decide: {error}")
+        return Judgement(_said(request, trouble))
     band = _band(calibration, request, len(prompt), "whole")
     if isinstance(band, NoBand):
         return Judgement(inconclusive(METHOD, band.reason))
@@ -67,7 +77,7 @@ async def judge(
         engine,
         similarity_threshold=similarity_threshold,
         margin_tolerance=band.margin,
-        model_digest=None if calibration is None else Digest(calibration.model_digest),
+        model_digest=model_digest,
         deadline_s=deadline_s,
     )
     if divergence.replayed is None or verdict.outcome == "inconclusive":
@@ -77,6 +87,11 @@ async def judge(
         if isinstance(band, NoBand):
             return Judgement(inconclusive(METHOD, band.reason, **verdict.evidence))
     return Judgement(verdict, Observations.of(divergence.replay, request.sampling.temperature), band)
+
+
+def _said(request: GenerateRequest, verdict: Verdict) -> Verdict:
+    """A verdict whose reason says so where the work is native."""
+    return replace(verdict, reason=reason_about(request.sampling.dialect, verdict.reason))
 
 
 def _band(

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
+from targon.protocol.messages import Dialect
 from targon.protocol.verdicts import Outcome
+
+NATIVE: Final = "native work: served and shown, earns nothing"
+"""How every reason begins that speaks of native work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,3 +37,8 @@ def failed(method: str, reason: str, score: float = 0.0, tokens: int = 0, **evid
 def inconclusive(method: str, reason: str, **evidence: Any) -> Verdict:  # noqa: ANN401 - JSON
     """No finding, through no fault of the prover's."""
     return Verdict("inconclusive", method, 0.0, reason, evidence)
+
+
+def reason_about(dialect: Dialect, reason: str) -> str:
+    """A reason, in words that say so where the work is native."""
+    return f"{NATIVE}; {reason}" if dialect == "native" else reason

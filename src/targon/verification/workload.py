@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from targon.engines import GenerateTask
-from targon.protocol.messages import ChatMessage, Sampling
+from targon.protocol.messages import ChatMessage, Dialect, Sampling
 from targon.protocol.primitives import u64_hex
 from targon.protocol.prompt import challenge_messages
 
@@ -104,6 +104,14 @@ def draw_tasks(passages: Sequence[str], mix: Mix, seed: str, count: int) -> list
         raise ValueError("passages: got none, expected at least one")
     rng = random.Random(seed)  # noqa: S311 - not for secrets: anyone shall draw the same
     return [_task(passages, mix, rng) for _ in range(count)]
+
+
+def in_dialect(task: GenerateTask, dialect: Dialect) -> GenerateTask:
+    """The same request in another dialect; in ``greedy`` there is nothing to draw, and nothing to cut."""
+    changes: dict[str, object] = {"dialect": dialect}
+    if dialect == "greedy":
+        changes |= {"temperature": 0.0, "top_p": 1.0, "top_k": 0}
+    return replace(task, sampling=task.sampling.model_copy(update=changes))
 
 
 def _task(passages: Sequence[str], mix: Mix, rng: random.Random) -> GenerateTask:

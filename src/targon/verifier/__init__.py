@@ -1,7 +1,8 @@
 """The verifier: challenges provers, judges what they answer, keeps the log, sets weights.
 
 It is built from ports and runs in one task group. It never decides by anything but its log: what it knows of
-a prover is what the log's fold says, so that it can be killed at any moment and go on from there. It never
+a prover is what the log's fold says, so that it can be killed at any moment and go on from there. (Which dialects
+a prover offers it asks the prover itself, and logs with each attempt what it made of the answer.) It never
 charges a prover for its own trouble.
 """
 

@@ -12,13 +12,14 @@ from targon.engines import Engine, EngineError
 from targon.ledger import Attempt, Verdict
 from targon.protocol import draws
 from targon.protocol.keys import Signer, public_key
-from targon.protocol.messages import GenerateRequest, Sampling
+from targon.protocol.messages import Dialect, GenerateRequest
 from targon.protocol.primitives import AttemptNumber, Block, Digest, Hotkey, u64_hex
 from targon.protocol.schedule import MAX_BLOCK_AGE
 from targon.transport import NeuronClient
-from targon.verification import Calibration, Judgement, judge
+from targon.verification import Calibration, Judgement, judge, reason_about
 from targon.verifier.challenges import Challenge
 from targon.verifier.delivery import Undelivered, deliver
+from targon.verifier.dialects import Offers
 
 CANARY_TIMEOUT_S = 10.0
 
@@ -50,6 +51,7 @@ class Asker:
         signer: Signer,
         random_bytes: Callable[[int], bytes],
         calibration: Calibration | None,
+        offers: Offers,
     ) -> None:
         self._chain = chain
         self._engine = engine
@@ -57,9 +59,15 @@ class Asker:
         self._signer = signer
         self._random_bytes = random_bytes
         self._calibration = calibration
+        self._offers = offers
 
     def request(
-        self, challenge: Challenge, prover: Hotkey, attempt: AttemptNumber, moment: Moment
+        self,
+        challenge: Challenge,
+        prover: Hotkey,
+        attempt: AttemptNumber,
+        moment: Moment,
+        dialect: Dialect,
     ) -> GenerateRequest:
         """The request of one attempt. Everything in it but the salt follows from the log."""
         return GenerateRequest(
@@ -74,13 +82,8 @@ class Asker:
             log_head=moment.log_head,
             model=self._engine.identity.name,
             messages=challenge.messages,
-            sampling=Sampling(
-                seed=u64_hex(draws.request_seed(moment.secret, attempt, public_key(prover))),
-                temperature=challenge.temperature,
-                top_p=challenge.top_p,
-                top_k=challenge.top_k,
-                max_tokens=challenge.max_tokens,
-                stop=challenge.stop,
+            sampling=challenge.sampling(
+                dialect, draws.request_seed(moment.secret, attempt, public_key(prover))
             ),
             stream=True,
         )
@@ -99,6 +102,8 @@ class Asker:
         """
         answer = await deliver(self._client, axon, request, self._signer)
         if isinstance(answer, Undelivered):
+            if answer.unsupported:
+                self._offers.doubt(request.prover)
             return await self._judge_silence(request, answer), None
         judgement = await judge(
             request,
@@ -136,7 +141,7 @@ class Asker:
             outcome="fail" if trouble is None else "inconclusive",
             method="delivery",
             score=0.0,
-            reason=reason[:2000],
+            reason=reason_about(request.sampling.dialect, reason)[:2000],
             replied=answer.replied,
         )
 

@@ -9,9 +9,10 @@ from functools import partial
 from targon.engines import Engine, GenerateTask
 from targon.protocol import draws
 from targon.protocol.keys import public_key
-from targon.protocol.messages import ChatMessage, Sampling
+from targon.protocol.messages import ChatMessage, Dialect, Sampling
 from targon.protocol.primitives import Block, Hotkey, u64_hex
 from targon.protocol.prompt import conversation, query_messages
+from targon.verifier.dialects import dialect_for
 from targon.verifier.ports import PrivateInputs
 from targon.verifier.settings import VerifierSettings
 from targon.verifier.shapes import USUAL, Draw, Shapes, delay_s, needs_query
@@ -34,6 +35,19 @@ class Challenge:
     top_k: int
     stop: tuple[str, ...]
     max_tokens: int
+
+    def sampling(self, dialect: Dialect, seed: int) -> Sampling:
+        """Its parameters in a dialect; in ``greedy`` there is nothing to draw, and nothing to cut."""
+        drawn = dialect != "greedy"
+        return Sampling(
+            dialect=dialect,
+            seed=u64_hex(seed),
+            temperature=self.temperature if drawn else 0.0,
+            top_p=self.top_p if drawn else 1.0,
+            top_k=self.top_k if drawn else 0,
+            max_tokens=self.max_tokens,
+            stop=self.stop,
+        )
 
 
 async def make_challenge(
@@ -85,9 +99,11 @@ async def write_query(passage: str, seed: int, engine: Engine, settings: Verifie
     Raises:
         EngineError: as the engine does.
     """
+    dialect = dialect_for(engine.identity.dialects)
     sampling = Sampling(
+        dialect=dialect,
         seed=u64_hex(seed),
-        temperature=QUERY_TEMPERATURE,
+        temperature=0.0 if dialect == "greedy" else QUERY_TEMPERATURE,
         max_tokens=settings.query_tokens,
         stop=("\n", "?"),
     )

@@ -30,6 +30,8 @@ class Undelivered:
     """Whether the prover sent anything at all."""
     stale: bool = False
     """Whether the prover says that the block we named is too old or unknown: our chain's word decides."""
+    unsupported: bool = False
+    """Whether the prover says that its engine can't sample so."""
     ours: bool = False
     """Whether our own machine could not even try."""
 
@@ -41,7 +43,12 @@ async def deliver(
     try:
         answer = await client.generate(axon, request, signer)
     except Refused as error:
-        return Undelivered(str(error), replied=True, stale=error.code in STALE)
+        return Undelivered(
+            str(error),
+            replied=True,
+            stale=error.code in STALE,
+            unsupported=error.code == Code.UNSUPPORTED_SAMPLING,
+        )
     except BadResponse as error:
         return Undelivered(str(error), replied=True)
     except LocalFault as error:

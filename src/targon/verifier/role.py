@@ -3,7 +3,7 @@
 A step
   1. notes who joined and left, and opens or closes intervals as blocks demand;
   2. sets weights, in the first step of an epoch;
-  3. draws the provers to challenge and makes each a challenge of its own;
+  3. draws the provers to challenge and makes each a challenge of its own, in a dialect that its engine speaks;
   4. writes the attempts to the log, and only then sends each, at a moment that is drawn as well;
   5. judges the answers and writes the verdicts, with what they are evidence of, and convictions;
   6. closes, which moves the scores.
@@ -33,16 +33,17 @@ from targon.ledger import (
 )
 from targon.protocol import draws
 from targon.protocol.keys import Signer
-from targon.protocol.messages import GenerateRequest
+from targon.protocol.messages import Dialect, GenerateRequest
 from targon.protocol.primitives import SPEC_VERSION, AttemptNumber, Block, Hotkey, Interval
 from targon.protocol.profile import Profile
 from targon.protocol.schedule import interval_of
 from targon.protocol.tiers import TIERS, Tier
 from targon.transport import NeuronClient
-from targon.verification import Calibration
+from targon.verification import Calibration, reason_about
 from targon.verifier.asking import Asker, Moment, attempt_event
 from targon.verifier.book import Book
 from targon.verifier.challenges import Challenge, challenge_delay_s, make_challenge
+from targon.verifier.dialects import Offers, dialect_for
 from targon.verifier.journal import Journal
 from targon.verifier.neurons import comings_and_goings, draw_provers, provers_among
 from targon.verifier.ports import PrivateInputs, PrivateInputUnavailable
@@ -90,6 +91,7 @@ class Verifier:
         self._profile = profile
         self._settings = settings
         self._master_secret = master_secret
+        self._offers = Offers(client, signer, profile.interval_blocks)
         self._asker = Asker(
             chain=chain,
             engine=engine,
@@ -97,6 +99,7 @@ class Verifier:
             signer=signer,
             random_bytes=random_bytes,
             calibration=calibration,
+            offers=self._offers,
         )
         self._calibration = calibration
         self._book = Book(journal, calibration)
@@ -164,6 +167,7 @@ class Verifier:
         await self._turn_interval(interval, block, info)
         if not self._settings.disable_set_weights:
             await self._weights.set_if_due(block, info)
+        await self._offers.refresh(((n.hotkey, n.axon) for n in provers if n.axon is not None), block)
         secret = self._secret(interval, info)
         chosen = draw_provers(provers, standings, secret, block, self._settings.sample_size)
         await self._challenge(chosen, secret, block, info)
@@ -225,10 +229,10 @@ class Verifier:
                 outcome="inconclusive",
                 method="delivery",
                 score=0.0,
-                reason=reason,
+                reason=reason_about(event.dialect, reason),
                 replied=False,
             )
-            for attempt in sorted(standings.open_attempts)
+            for attempt, event in sorted(standings.open_attempts.items())
         ]
         if verdicts or standings.step_open:
             await self._journal.append(*verdicts, StepClosed(block=standings.block))
@@ -267,7 +271,9 @@ class Verifier:
         )
         first = self._journal.head.seq + 1
         requests = [
-            self._asker.request(challenges[prover], prover, AttemptNumber(first + place), moment)
+            self._asker.request(
+                challenges[prover], prover, AttemptNumber(first + place), moment, self._dialect(prover, block)
+            )
             for place, (prover, _) in enumerate(chosen)
         ]
         await self._journal.append_numbered(first, *(attempt_event(r, block) for r in requests))
@@ -275,6 +281,10 @@ class Verifier:
             for request, (prover, axon) in zip(requests, chosen, strict=True):
                 delay_s = challenge_delay_s(secret, block, prover, SENDING_SPAN * info.block_seconds)
                 group.start_soon(self._ask, request, axon, delay_s)
+
+    def _dialect(self, prover: Hotkey, block: Block) -> Dialect:
+        standing = self._journal.standings.prover(prover)
+        return dialect_for(self._offers.of(prover, block), 0.0 if standing is None else standing.score)
 
     async def _make_challenges(
         self, provers: list[Hotkey], secret: bytes, block: Block

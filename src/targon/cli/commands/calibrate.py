@@ -54,6 +54,15 @@ class CalibrateCommand(Options):
     """A model folder in the Hugging Face layout, or 'default': SmolLM2-135M-Instruct."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Number format of the reference."""
+    reference_url: str = ""
+    """Address of an engine to be the reference, in place of one that is started: vLLM or SGLang."""
+    engines: tuple[str, ...] = ()
+    """NAME=URL: honest engines over HTTP, each of which answers as a configuration of its own, in the dialect that
+    it can do. It must run the same model."""
+    engine_positions: int = Field(50_000, ge=1_000)
+    """Tokens that each of those answers, half as many again for trying the calibration on."""
+    engine_batch: int = Field(16, ge=1, le=256)
+    """Requests that each of those is given at once."""
     transcripts: tuple[str, ...] = ()
     """NAME=FILE: honest answers of other engines or machines, to calibrate on as a configuration of their own."""
     cache: Path | None = None
@@ -87,9 +96,14 @@ class CalibrateCommand(Options):
                     others[run.name] = path
         for name, path in given.items():
             own.setdefault(name, []).append(path)
+        remote = _given_engines(self.engines)
         with progress_bar() as progress:
             for dtype in ("bfloat16", "float32"):
                 await self._answer({p: f for p, f in files.items() if f[0].dtype == dtype}, dtype, progress)
+            for name, url in remote.items():
+                path, other = await self._ask(name, url, progress)
+                own.setdefault(name, []).append(path)
+                others[name] = other
             return await self._measure(own, others, progress)
 
     async def _answer(
@@ -121,13 +135,47 @@ class CalibrateCommand(Options):
                     done=_advancing(progress, bar),
                 )
 
+    async def _ask(self, name: str, url: str, progress: Progress) -> tuple[Path, Path]:
+        """Have an engine over HTTP answer what is missing: the files to calibrate on, and to try it on."""
+        from targon.engines.remote import open_remote_engine
+        from targon.redteam import calibration_passages, evaluation_passages
+        from targon.verification.transcripts import complete_file
+        from targon.verification.workload import BROAD, draw_tasks, in_dialect
+
+        paths = []
+        for purpose, passages_of, total in (
+            ("calibration", calibration_passages, self.engine_positions),
+            ("evaluation", evaluation_passages, self.engine_positions // 2),
+        ):
+            path = self._folder() / purpose / f"{_slug(name)}.jsonl"
+            paths.append(path)
+            passages = await anyio.to_thread.run_sync(passages_of)
+            tasks = draw_tasks(
+                passages, BROAD, f"{purpose} {path.stem}", max(2, total // TOKENS_OF_AN_ANSWER)
+            )
+            have = await anyio.to_thread.run_sync(_lines, path)
+            if have >= len(tasks):
+                continue
+            async with open_remote_engine(url, model=self.model, max_requests=self.engine_batch) as engine:
+                dialect = "targon/1" if "targon/1" in engine.identity.dialects else "greedy"
+                bar = progress.add_task(f"answers, {name}", total=len(tasks), completed=have)
+                await complete_file(
+                    path,
+                    engine,
+                    [in_dialect(task, dialect) for task in tasks],
+                    together=self.engine_batch,
+                    clock=time.perf_counter,
+                    done=_advancing(progress, bar),
+                )
+        return paths[0], paths[1]
+
     async def _measure(self, own: dict[str, list[Path]], others: dict[str, Path], progress: Progress) -> int:
         """Replay all, calibrate on some, try it on the others."""
         from targon.verification import save_calibration
         from targon.verification.calibrating import calibrate, describe, try_out
 
         async with AsyncExitStack() as stack:
-            reference = await self._engine(stack, self.dtype)
+            reference = await self._reference(stack)
             measured = {
                 name: [one for path in paths for one in await _measured(path, reference, progress)]
                 for name, paths in own.items()
@@ -158,6 +206,18 @@ class CalibrateCommand(Options):
 
         name = self.model if self.model == "default" else Path(self.model).resolve().name
         return (self.cache or cache_folder() / "calibration") / _slug(name)
+
+    async def _reference(self, stack: AsyncExitStack) -> Engine:
+        from targon.cli.engine import check_reference
+        from targon.engines.remote import open_remote_engine
+
+        if not self.reference_url:
+            return await self._engine(stack, self.dtype)
+        engine = await stack.enter_async_context(
+            open_remote_engine(self.reference_url, model=self.model, dtype=self.dtype)
+        )
+        check_reference(engine)
+        return engine
 
     async def _engine(self, stack: AsyncExitStack, dtype: str) -> Engine:
         from targon.engines import start_engine_process
@@ -199,6 +259,16 @@ def _given(transcripts: Sequence[str]) -> dict[str, Path]:
         if not (name and equals and Path(file).is_file()):
             raise CommandError(f"--transcripts: got {text!r}, expected NAME=FILE, a file of transcripts")
         given[name] = Path(file)
+    return given
+
+
+def _given_engines(engines: Sequence[str]) -> dict[str, str]:
+    given = {}
+    for text in engines:
+        name, equals, url = text.partition("=")
+        if not (name and equals and url.startswith(("http://", "https://"))):
+            raise CommandError(f"--engines: got {text!r}, expected NAME=http://host:port")
+        given[name] = url
     return given
 
 

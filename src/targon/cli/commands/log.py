@@ -72,11 +72,15 @@ async def _status(path: Path) -> None:
     weights = standings.weights()
     known = {} if isinstance(weights, NoWeights) else weights
     table = Table(box=None, expand=True, header_style="bold", pad_edge=False)
-    for name in ("UID", "tier", "passed", "rate", "total", "tokens", "score", "weight"):
+    provers = standings.provers()
+    native = any(prover.native for prover in provers)
+    names = ("UID", "tier", "passed", "rate", "total", "tokens", "score", "weight")
+    for name in (*names, "native") if native else names:
         table.add_column(name, justify="left" if name == "tier" else "right", no_wrap=True)
     table.add_column("last verdict", ratio=1, no_wrap=True, overflow="ellipsis")
-    for prover in standings.provers():
-        table.add_row(*_row(prover, 0 if prover.uid is None else known.get(prover.uid, 0)))
+    for prover in provers:
+        weight = 0 if prover.uid is None else known.get(prover.uid, 0)
+        table.add_row(*_row(prover, weight), *([_native(prover)] if native else []), _last(prover))
     console.print(table)
     if isinstance(weights, NoWeights):
         console.print(f"No weights would be set: {weights.reason}.")
@@ -84,7 +88,7 @@ async def _status(path: Path) -> None:
 
 
 def _row(prover: ProverStanding, weight: int) -> list[str]:
-    rate, last = prover.success_rate, prover.last_verdict
+    rate = prover.success_rate
     return [
         "left" if prover.uid is None else str(prover.uid),
         prover.tier.label,
@@ -94,8 +98,17 @@ def _row(prover: ProverStanding, weight: int) -> list[str]:
         f"{prover.verified_tokens}{'*' if prover.on_probation else ''}",
         f"{prover.score:.3f}",
         str(weight) if weight else "-",
-        "" if last is None else f"{last.outcome}: {last.reason}",
     ]
+
+
+def _native(prover: ProverStanding) -> str:
+    """How many native requests it answered, of how many."""
+    return f"{prover.native_replies}/{prover.native}" if prover.native else ""
+
+
+def _last(prover: ProverStanding) -> str:
+    last = prover.last_verdict
+    return "" if last is None else f"{last.outcome}: {last.reason}"
 
 
 async def _why(path: Path, prover: str, last: int) -> None:

@@ -13,6 +13,7 @@ from targon.cli.errors import CommandError
 from targon.cli.keys import open_hotkey
 from targon.cli.logging import configure_logging
 from targon.cli.options import (
+    TGI_ENDPOINT,
     EngineOptions,
     LoggingOptions,
     MetricsOptions,
@@ -46,6 +47,18 @@ class BlacklistOptions(Options):
     """Serve callers that are not registered on the subnet, too."""
 
 
+class NeuronOptions(Options):
+    """How the prover runs its model."""
+
+    tgi_endpoint: str = TGI_ENDPOINT
+    """Address of a TGI to serve from, where it is given (TGI is in maintenance: prefer --engine.url and vLLM)."""
+
+    @property
+    def given_tgi_endpoint(self) -> str:
+        """The address if somebody gave it; the default alone starts no search for an engine."""
+        return self.tgi_endpoint if "tgi_endpoint" in self.model_fields_set else ""
+
+
 class ProverCommand(Options):
     """Serve a model to verifiers."""
 
@@ -55,6 +68,7 @@ class ProverCommand(Options):
     subtensor: SubtensorOptions = SubtensorOptions()
     axon: AxonOptions = AxonOptions()
     blacklist: BlacklistOptions = BlacklistOptions()
+    neuron: NeuronOptions = NeuronOptions()
     engine: EngineOptions = EngineOptions()
     metrics: MetricsOptions = MetricsOptions()
     logging: LoggingOptions = LoggingOptions()
@@ -74,7 +88,9 @@ class ProverCommand(Options):
             chain = await anyio.to_thread.run_sync(open_chain, self.subtensor.chain_endpoint, self.netuid)
             stack.push_async_callback(chain.aclose)
             prover = Prover(
-                engine=await stack.enter_async_context(opened_engine(self.engine)),
+                engine=await stack.enter_async_context(
+                    opened_engine(self.engine, self.neuron.given_tgi_endpoint)
+                ),
                 chain=chain,
                 signer=signer,
                 settings=ProverSettings(

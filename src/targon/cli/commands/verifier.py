@@ -13,7 +13,7 @@ import structlog
 from pydantic import Field
 
 from targon.chain import open_chain
-from targon.cli.engine import opened_engine
+from targon.cli.engine import check_reference, opened_engine
 from targon.cli.errors import CommandError
 from targon.cli.keys import open_hotkey
 from targon.cli.logging import configure_logging
@@ -99,6 +99,7 @@ class VerifierCommand(Options):
             log = await SqliteLog.open(folder / "log.sqlite")
             stack.push_async_callback(log.aclose)
             engine = await stack.enter_async_context(opened_engine(self.engine))
+            check_reference(engine)
             verifier = Verifier(
                 chain=chain,
                 journal=await Journal.open(log),

@@ -1,0 +1,174 @@
+"""From the chunks of a backend to the steps of an answer, and whether the engine kept to what it was asked.
+
+An engine over HTTP has a tokenizer, a template and an idea of where answers end of its own. Where they differ from
+the model's, the prover in front of it would be blamed, so each is looked at on every answer: the prompt that it
+read, how many tokens it counted, where it stopped, and the text that it made of the tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import NoReturn
+
+from targon.engines.errors import EngineUnavailable
+from targon.engines.port import Step
+from targon.engines.remote.backend import Backend, Chunk, Ended, Prompt
+from targon.engines.remote.folder import ModelFolder
+from targon.engines.text_stream import TextStream
+from targon.protocol.messages import FinishReason, Sampling
+from targon.protocol.primitives import TokenId
+from targon.protocol.text import REPLACEMENT
+
+NAMED_TOKENS = 3
+"""How many tokens around a difference an error names."""
+
+
+async def steps(
+    backend: Backend, model: str, folder: ModelFolder, prompt: Prompt, sampling: Sampling, run_key: int
+) -> AsyncGenerator[Step, None]:
+    """Generate one completion, a step per token. Closing the generator cancels the engine's work.
+
+    Raises:
+        TaskRefused, EngineBusy: as the backend does.
+        EngineUnavailable: if the engine fails, or contradicts itself or the model's folder.
+    """
+    answer = _Answer(backend, model, folder, prompt, sampling)
+    async with aclosing(backend.generate(model, prompt, sampling, run_key)) as chunks:
+        async for chunk in chunks:
+            for step in answer.take(chunk):
+                yield step
+            if answer.cut:
+                return
+    yield answer.last()
+
+
+class _Answer:
+    """One answer while it grows."""
+
+    def __init__(
+        self, backend: Backend, model: str, folder: ModelFolder, prompt: Prompt, sampling: Sampling
+    ) -> None:
+        self._backend = backend
+        self._model = model
+        self._folder = folder
+        self._prompt = prompt
+        self._limit = sampling.max_tokens
+        self._stream = TextStream(folder.chat.growing_text(), eos_ids=folder.eos_ids, stop=sampling.stop)
+        self._count = 0
+        self._text: list[str] = []
+        self._engine_text: list[str] = []
+        self._ended: Ended | None = None
+        self._last: Step | None = None
+        self.cut = False
+        """Whether a stop string ended the answer: what the engine goes on to say is of no interest."""
+
+    def take(self, chunk: Chunk) -> list[Step]:
+        """The steps of a chunk. The last step of an answer is kept back until the engine has said that it is."""
+        self._check(chunk)
+        self._engine_text.append(chunk.text)
+        self._ended = chunk.ended or self._ended
+        return [
+            step
+            for token_id, logprob in zip(chunk.token_ids, chunk.logprobs, strict=True)
+            if (step := self._step(token_id, logprob)) is not None
+        ]
+
+    def last(self) -> Step:
+        """The last step, once the engine's answer has ended."""
+        if self._ended is None:
+            self._fail(f"its answer broke off after {self._count} tokens")
+        if self._last is None:
+            if self._ended == "length":
+                self._fail(
+                    f"it stopped after {self._count} tokens, expected {self._limit} or an end-of-sequence token: its "
+                    "own limit is lower; start it with a longer context"
+                )
+            self._fail(
+                f"it ended the answer after {self._count} tokens with none of the model's end-of-sequence tokens "
+                f"{list(self._folder.eos_ids)}; its generation config or template is another than that of "
+                f"{self._folder.path}"
+            )
+        self._check_text()
+        return self._last
+
+    def _step(self, token_id: TokenId, logprob: float) -> Step | None:
+        if self.cut:
+            return None
+        if self._last is not None:
+            self._fail(f"it goes on with token {token_id} after the answer's end")
+        if not 0 <= token_id < self._folder.vocab_size:
+            self._fail(
+                f"got token id {token_id}, expected one below {self._folder.vocab_size}: it runs another model than "
+                f"that of {self._folder.path}"
+            )
+        self._count += 1
+        text, reason = self._stream.push(token_id, last=self._count >= self._limit)
+        self._text.append(text)
+        step = Step(token_id, text, logprob, reason)
+        return self._closing(step, reason) if reason is not None else step
+
+    def _closing(self, step: Step, reason: FinishReason) -> Step | None:
+        if reason == "stop_string":
+            self.cut = True
+            return step
+        self._last = step
+        return None
+
+    def _check(self, chunk: Chunk) -> None:
+        if len(chunk.logprobs) != len(chunk.token_ids):
+            self._fail(
+                f"got {len(chunk.token_ids)} token ids and {len(chunk.logprobs)} log-probabilities for them"
+            )
+        if chunk.model is not None and chunk.model != self._model:
+            self._fail(f"it was answered by model {chunk.model!r}, expected {self._model!r}")
+        read = chunk.prompt_token_ids
+        if read is not None and read != self._prompt.token_ids:
+            self._fail(f"it read another prompt than it was sent: {difference(read, self._prompt.token_ids)}")
+        if chunk.prompt_tokens is not None and chunk.prompt_tokens != len(self._prompt.token_ids):
+            self._fail(
+                f"it read a prompt of {chunk.prompt_tokens} tokens, expected the {len(self._prompt.token_ids)} that "
+                "it was sent"
+            )
+        if chunk.completion_tokens is not None and chunk.completion_tokens != self._count + len(
+            chunk.token_ids
+        ):
+            self._fail(
+                f"it says that it generated {chunk.completion_tokens} tokens, expected the "
+                f"{self._count + len(chunk.token_ids)} that it streamed"
+            )
+
+    def _check_text(self) -> None:
+        """Spaces, unfinished characters and what stop strings cut off are left out: there engines differ."""
+        own, theirs = _letters("".join(self._text)), _letters("".join(self._engine_text))
+        if theirs and own != theirs:
+            place = next(
+                (n for n, (a, b) in enumerate(zip(own, theirs, strict=False)) if a != b),
+                min(len(own), len(theirs)),
+            )
+            self._fail(
+                f"its text isn't that of its token ids: got {theirs[place : place + 20]!r} at letter {place}, "
+                f"expected {own[place : place + 20]!r}; its tokenizer is another than that of {self._folder.path}"
+            )
+
+    def _fail(self, what: str) -> NoReturn:
+        raise EngineUnavailable(
+            f"engine {self._backend.kind}: {what}; look at what the engine can do with `targon engine check`"
+        )
+
+
+def difference(got: tuple[TokenId, ...], expected: tuple[TokenId, ...]) -> str:
+    """Where two lists of tokens differ first, in words."""
+    place = next(
+        (n for n, (a, b) in enumerate(zip(got, expected, strict=False)) if a != b),
+        min(len(got), len(expected)),
+    )
+    around = slice(place, place + NAMED_TOKENS)
+    return (
+        f"got {len(got)} tokens, expected {len(expected)}; at position {place} got {list(got[around])}, expected "
+        f"{list(expected[around])}"
+    )
+
+
+def _letters(text: str) -> str:
+    return "".join(text.replace(REPLACEMENT, "").split())

@@ -1,0 +1,225 @@
+"""HTTP to an engine that somebody else runs: pooled connections, a deadline for every wait, room for so many
+requests at once, and failures that say whose they are.
+
+A request is sent again only where that can't do anything twice: if no connection came about, or if the
+engine closed a pooled connection before it answered at all. An answer that has begun is never asked for again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from contextlib import aclosing, asynccontextmanager, contextmanager
+from typing import Any, NoReturn, TypeVar
+
+import aiohttp
+import anyio
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from targon.engines.errors import EngineBusy, EngineUnavailable, TaskRefused
+
+MAX_ANSWER_BYTES = 256 * 1024 * 1024
+"""A whole answer (scores of a long completion are the largest) that is longer is none of an engine's."""
+MAX_EVENT_BYTES = 4 * 1024 * 1024
+"""One event of a stream; the first one may carry the whole prompt."""
+QUOTED = 300
+"""Characters of an engine's own words that an error repeats."""
+
+_TRIES = 2
+_AGAIN = (aiohttp.ClientConnectorError, aiohttp.ServerDisconnectedError)
+
+
+class Part(BaseModel):
+    """Base of what is read of an engine's answers: the fields that matter here, and no others."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+P = TypeVar("P", bound=Part)
+
+
+class Calls:
+    """HTTP to one engine.
+
+    Args:
+        session: without a deadline of its own.
+        url: scheme, host, port and, where a proxy wants one, a path.
+        timeout_s: the longest wait for any one thing: the head of an answer, its next event, the rest of it.
+        max_requests: how many requests are under way at once.
+        max_queue: how many more wait for their turn; beyond that ``EngineBusy`` is raised at once.
+    """
+
+    def __init__(
+        self, session: aiohttp.ClientSession, url: str, *, timeout_s: float, max_requests: int, max_queue: int
+    ) -> None:
+        self.url = url.rstrip("/")
+        self._session = session
+        self._timeout_s = timeout_s
+        self._room = anyio.Semaphore(max_requests)
+        self._places = max_queue
+
+    async def get(self, route: str, kind: type[P], *, timeout_s: float | None = None) -> P:
+        """The answer to a GET. Raises ``EngineUnavailable``."""
+        return self.parse(kind, await self._whole("GET", route, None, timeout_s), route)
+
+    async def post(self, route: str, body: Mapping[str, Any], kind: type[P]) -> P:
+        """The whole answer to a POST. Raises ``TaskRefused``, ``EngineBusy`` or ``EngineUnavailable``."""
+        async with self._turn():
+            return self.parse(kind, await self._whole("POST", route, body, None), route)
+
+    async def offers(self, route: str, body: Mapping[str, Any] | None = None) -> Any:  # noqa: ANN401 - JSON
+        """The answer to a GET (to a POST with a body), as JSON; None if the engine has no such route, or refuses
+        what it was asked.
+
+        Raises:
+            EngineUnavailable: if it can't be reached, or fails.
+        """
+        try:
+            return json.loads(await self._whole("GET" if body is None else "POST", route, body, None))
+        except (_NoRoute, TaskRefused, ValueError):
+            return None
+
+    async def events(self, route: str, body: Mapping[str, Any]) -> AsyncGenerator[bytes, None]:
+        """The data of each server-sent event of the answer to a POST, up to its end or ``[DONE]``.
+
+        Closing the generator closes the connection, which tells the engine to stop working. Raises as
+        :meth:`post` does.
+        """
+        async with (
+            self._turn(),
+            self._request("POST", route, body, None) as response,
+            aclosing(self._lines(response)) as lines,
+        ):
+            async for line in lines:
+                if line.startswith(b"data:"):
+                    data = line[5:].strip()
+                    if data == b"[DONE]":
+                        return
+                    yield data
+
+    def parse(self, kind: type[P], data: bytes, where: str) -> P:
+        """An answer, read. Raises ``EngineUnavailable``."""
+        try:
+            return kind.model_validate_json(data)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            field = ".".join(map(str, first["loc"])) or "the whole answer"
+            self.fail(f"its answer to {where} cannot be read ({field}: {first['msg']}; got {_quoted(data)})")
+
+    def fail(self, what: str) -> NoReturn:
+        """Say what is wrong with the engine."""
+        raise EngineUnavailable(f"engine at {self.url}: {what}")
+
+    async def _whole(
+        self, method: str, route: str, body: Mapping[str, Any] | None, timeout_s: float | None
+    ) -> bytes:
+        async with self._request(method, route, body, timeout_s) as response:
+            return await self._read(response, timeout_s)
+
+    async def _read(self, response: aiohttp.ClientResponse, timeout_s: float | None = None) -> bytes:
+        parts, size = [], 0
+        with self._waiting(timeout_s):
+            async for part in response.content.iter_any():
+                parts.append(part)
+                size += len(part)
+                if size > MAX_ANSWER_BYTES:
+                    self.fail(f"got an answer of more than {MAX_ANSWER_BYTES:,} bytes, expected less")
+        return b"".join(parts)
+
+    async def _lines(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
+        left = b""
+        while True:
+            with self._waiting(None):
+                part = await response.content.readany()
+            if not part:
+                break
+            *lines, left = (left + part).split(b"\n")
+            if len(left) > MAX_EVENT_BYTES:
+                self.fail(f"got an event of more than {MAX_EVENT_BYTES:,} bytes, expected less")
+            for line in lines:
+                yield line
+        if left:
+            yield left
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """A place among the requests under way."""
+        if self._room.statistics().tasks_waiting >= self._places:
+            raise EngineBusy(
+                f"engine at {self.url}: {self._places} requests wait for it already; ask again later, or ask fewer "
+                "at once"
+            )
+        async with self._room:
+            yield
+
+    @asynccontextmanager
+    async def _request(
+        self, method: str, route: str, body: Mapping[str, Any] | None, timeout_s: float | None
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        with self._waiting(timeout_s):
+            response = await self._sent(method, route, body)
+        try:
+            if response.status != 200:
+                self._refused(route, response.status, await self._read(response, timeout_s))
+            yield response
+        finally:
+            response.close()  # an answer that was not read to its end tells the engine to stop working on it
+
+    async def _sent(self, method: str, route: str, body: Mapping[str, Any] | None) -> aiohttp.ClientResponse:
+        for _ in range(_TRIES - 1):
+            try:
+                return await self._session.request(method, self.url + route, json=body)
+            except _AGAIN:
+                await anyio.sleep(0.05)
+        return await self._session.request(method, self.url + route, json=body)
+
+    def _refused(self, route: str, status: int, data: bytes) -> NoReturn:
+        words = _words(data)
+        if status in (400, 413, 422):
+            raise TaskRefused(f"the engine at {self.url} refuses this request (HTTP {status}): {words}")
+        if status in (429, 503):
+            raise EngineBusy(f"engine at {self.url}: it has no room now (HTTP {status}): {words}")
+        if status in (401, 403):
+            self.fail(f"it wants another key (HTTP {status}); put the right one into TARGON_ENGINE_API_KEY")
+        if status in (404, 405):
+            raise _NoRoute(
+                f"engine at {self.url}: it has no {route} (HTTP {status}): {words}; look at what it can do with "
+                f"`targon engine check {self.url}`"
+            )
+        self.fail(f"it failed (HTTP {status}): {words}; look at its log")
+
+    @contextmanager
+    def _waiting(self, timeout_s: float | None) -> Iterator[None]:
+        limit = self._timeout_s if timeout_s is None else timeout_s
+        try:
+            with anyio.fail_after(limit):
+                yield
+        except TimeoutError:
+            self.fail(f"nothing came within {limit:g} s; it is overloaded or stuck: look at its log")
+        except aiohttp.ClientConnectorError as error:
+            self.fail(
+                f"cannot be reached ({error.os_error.strerror or error.os_error}); start it, or name another"
+            )
+        except (aiohttp.ClientError, OSError) as error:
+            self.fail(f"it broke off ({str(error) or type(error).__name__}); look at its log")
+
+
+class _NoRoute(EngineUnavailable):
+    """The engine answers, but has no such route."""
+
+
+def _words(data: bytes) -> str:
+    """The engine's own words for what is wrong."""
+    try:
+        value = json.loads(data)
+    except ValueError:
+        return _quoted(data)
+    for key in ("error", "message", "detail"):
+        if isinstance(value, dict) and key in value:
+            value = value[key]
+    return _quoted(value.encode() if isinstance(value, str) else data)
+
+
+def _quoted(data: bytes) -> str:
+    text = " ".join(data.decode(errors="replace").split())
+    return text if len(text) <= QUOTED else text[: QUOTED - 1] + "…"

@@ -1,0 +1,182 @@
+"""llama.cpp's own HTTP server: token ids in and out, a log-probability for each, no scoring.
+
+Its documentation: https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import Field
+
+from targon.engines.errors import TaskRefused
+from targon.engines.remote.backend import Chunk, Ended, Prompt, PromptLogprobs, Served
+from targon.engines.remote.calls import Calls, Part
+from targon.protocol.messages import ChatMessage, Sampling
+from targon.protocol.primitives import TokenId
+
+
+class _Meta(Part):
+    n_vocab: int | None = None
+    n_ctx: int | None = None
+
+
+class _Model(Part):
+    id: str
+    meta: _Meta | None = None
+
+
+class _Models(Part):
+    data: Annotated[tuple[_Model, ...], Field(min_length=1)]
+
+
+class _Likely(Part):
+    id: TokenId
+    logprob: float
+
+
+class _Drawn(_Likely):
+    top_logprobs: tuple[_Likely, ...] = ()
+
+
+class _Failure(Part):
+    message: str = ""
+
+
+class _Event(Part):
+    """One event of a streamed completion."""
+
+    content: str = ""
+    tokens: tuple[TokenId, ...] = ()
+    completion_probabilities: tuple[_Drawn, ...] = ()
+    stop: bool = False
+    stop_type: Literal["none", "eos", "limit", "word"] | None = None
+    truncated: bool = False
+    tokens_evaluated: int | None = None
+    tokens_predicted: int | None = None
+    model: str | None = None
+    error: _Failure | None = None
+
+    def chunk(self) -> Chunk:
+        drawn = self.completion_probabilities
+        return Chunk(
+            token_ids=self.tokens,
+            logprobs=tuple(one.logprob for one in drawn) or (math.nan,) * len(self.tokens),
+            text=self.content,
+            top=tuple({one.id: one.logprob for one in position.top_logprobs} for position in drawn),
+            ended=_ENDED.get(self.stop_type or "none") if self.stop else None,
+            prompt_tokens=self.tokens_evaluated if self.stop else None,
+            completion_tokens=self.tokens_predicted if self.stop else None,
+            model=self.model,
+        )
+
+
+_ENDED: Final[dict[str, Ended]] = {"eos": "stop", "limit": "length"}
+_ROUTE: Final = "/completion"
+_OFF: Final[dict[str, Any]] = {
+    "min_p": 0.0,
+    "typical_p": 1.0,
+    "repeat_penalty": 1.0,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+    "dry_multiplier": 0.0,
+    "xtc_probability": 0.0,
+    "mirostat": 0,
+}
+"""What the server does to logits unless it is told not to."""
+
+
+class LlamaCppBackend:
+    """llama.cpp's server."""
+
+    kind = "llama.cpp"
+
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
+
+    async def served(self) -> Served:
+        models = await self._calls.get("/v1/models", _Models)
+        said = await self._calls.offers("/props")
+        props = said if isinstance(said, dict) else {}
+        first = models.data[0]
+        meta = first.meta or _Meta()
+        template = props.get("chat_template")
+        build = str(props.get("build_info") or "")
+        return Served(
+            engine=f"llama.cpp {build}".strip(),
+            model=first.id,
+            models=tuple(model.id for model in models.data),
+            folder=props.get("model_path"),
+            context_length=meta.n_ctx,
+            vocab_size=meta.n_vocab,
+            slots=props.get("total_slots"),
+            chat_template=template if isinstance(template, str) else None,
+        )
+
+    async def render(self, messages: Sequence[ChatMessage]) -> tuple[TokenId, ...] | None:
+        turns = [{"role": message.role, "content": message.content} for message in messages]
+        answer = await self._calls.offers("/apply-template", {"messages": turns})
+        text = answer.get("prompt") if isinstance(answer, dict) else None
+        return await self.tokenize(text) if isinstance(text, str) else None
+
+    async def tokenize(self, text: str) -> tuple[TokenId, ...] | None:
+        answer = await self._calls.offers(
+            "/tokenize", {"content": text, "add_special": False, "parse_special": True}
+        )
+        tokens = answer.get("tokens") if isinstance(answer, dict) else None
+        return tuple(map(TokenId, tokens)) if isinstance(tokens, list) else None
+
+    async def generate(
+        self,
+        model: str,  # noqa: ARG002 - the server holds one
+        prompt: Prompt,
+        sampling: Sampling,
+        run_key: int,
+        *,
+        top: int = 0,
+    ) -> AsyncGenerator[Chunk, None]:
+        body = {
+            "prompt": list(prompt.token_ids),
+            "n_predict": sampling.max_tokens,
+            "stream": True,
+            "return_tokens": True,
+            "n_probs": max(top, 1),
+            "cache_prompt": True,
+            **_OFF,
+            **_sampler(sampling, run_key),
+        }
+        async with aclosing(self._calls.events(_ROUTE, body)) as events:
+            async for data in events:
+                event = self._calls.parse(_Event, data, _ROUTE)
+                if event.error is not None:
+                    self._calls.fail(f"it failed in the middle of an answer: {event.error.message}")
+                if event.truncated:
+                    self._calls.fail("it cut the prompt short to make it fit; give it a larger context (-c)")
+                yield event.chunk()
+
+    async def prompt_logprobs(
+        self,
+        model: str,  # noqa: ARG002
+        token_ids: Sequence[TokenId],  # noqa: ARG002
+        top: int,  # noqa: ARG002
+    ) -> PromptLogprobs:
+        raise TaskRefused(
+            "llama.cpp's server reports no log-probabilities of given tokens: it can serve a prover, but be no "
+            "reference"
+        )
+
+
+def _sampler(sampling: Sampling, run_key: int) -> dict[str, Any]:
+    """The parameters by which the server runs the sampler that a request names."""
+    if sampling.dialect == "greedy":
+        return {"temperature": 0.0, "top_k": 1, "top_p": 1.0, "samplers": ["top_k"]}
+    return {
+        "temperature": sampling.temperature,
+        "top_k": sampling.top_k,
+        "top_p": sampling.top_p,
+        "seed": run_key & 0x7FFFFFFF,
+        "samplers": ["temperature", "top_k", "top_p"],
+    }

@@ -1,0 +1,151 @@
+"""From an address to an engine: what answers there, which model it should run, and what it can do."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final, Literal, get_args
+from urllib.parse import urlsplit
+
+import aiohttp
+from anyio import to_thread
+
+from targon.engines.default_model import DEFAULT_MODEL_NAME
+from targon.engines.errors import EngineUnavailable
+from targon.engines.port import ModelIdentity
+from targon.engines.remote.backend import Backend, Served
+from targon.engines.remote.calls import Calls
+from targon.engines.remote.engine import RemoteEngine
+from targon.engines.remote.folder import DEFAULT_MODEL, ModelFolder
+from targon.engines.remote.llamacpp import LlamaCppBackend
+from targon.engines.remote.openai import OpenAiBackend
+from targon.engines.remote.probing import Capabilities, probe
+from targon.engines.remote.sglang import SglangBackend
+from targon.engines.remote.tgi import TgiBackend
+from targon.engines.remote.vllm import VllmBackend
+
+Kind = Literal["vllm", "sglang", "llama.cpp", "tgi", "openai"]
+KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
+
+_OWNERS: Final[dict[str, Kind]] = {"vllm": "vllm", "sglang": "sglang", "llamacpp": "llama.cpp"}
+"""What engines call themselves in ``/v1/models``."""
+
+_BACKENDS: Final[dict[Kind, Callable[[Calls], Backend]]] = {
+    "vllm": VllmBackend,
+    "sglang": SglangBackend,
+    "llama.cpp": LlamaCppBackend,
+    "tgi": TgiBackend,
+}
+
+
+@asynccontextmanager
+async def open_remote_engine(
+    url: str,
+    *,
+    model: str | Path | None = None,
+    name: str | None = None,
+    dtype: str | None = None,
+    kind: Kind | None = None,
+    api_key: str | None = None,
+    max_requests: int = 16,
+    max_queue: int = 64,
+    timeout_s: float = 120.0,
+    strict: bool = True,
+) -> AsyncIterator[RemoteEngine]:
+    """Use an engine over HTTP until the block ends. Trying what it can do takes some seconds.
+
+    Args:
+        url: where it serves: ``http://127.0.0.1:8000``.
+        model: the folder of the model that it runs, or ``"default"``; None: the folder that the engine names, if it
+            is on this machine, or the default model, if the engine serves one by that name.
+        name: the name that requests use; by default the model's own.
+        dtype: the number format that it computes in; None: what its log-probabilities look like.
+        kind: which engine it is; None: as it says itself.
+        api_key: sent as a bearer token.
+        max_requests: how many requests are under way at once.
+        max_queue: how many more may wait; beyond that, tasks raise ``EngineBusy``.
+        timeout_s: the longest wait for any one thing: the next token, an answer to a call to score.
+        strict: whether an engine that was found to run another model is refused; else what was found is all in
+            :attr:`RemoteEngine.capabilities`.
+
+    Raises:
+        EngineUnavailable: if no engine answers there, its model isn't known here, or it runs another one.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise EngineUnavailable(f"engine address: got {url!r}, expected http://host:port")
+    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30.0)
+    timeout = aiohttp.ClientTimeout(total=None)
+    async with aiohttp.ClientSession(connector=connector, timeout=timeout, headers=headers) as session:
+        calls = Calls(session, url, timeout_s=timeout_s, max_requests=max_requests, max_queue=max_queue)
+        found: Kind = kind or await _kind(calls)
+        folder: ModelFolder | None = None
+        if found == "openai":
+            folder = await to_thread.run_sync(ModelFolder.open, model or DEFAULT_MODEL)
+            backend: Backend = OpenAiBackend(calls, folder.chat.encode_text)
+        else:
+            backend = _BACKENDS[found](calls)
+        served = await backend.served()
+        if folder is None:
+            folder = await to_thread.run_sync(ModelFolder.open, model or _folder(served, calls))
+        capabilities = await probe(backend, folder, served)
+        if strict:
+            _refuse_another_model(capabilities, calls, dtype)
+        identity = ModelIdentity(
+            name=name or (folder.card.name if folder.card is not None else folder.name),
+            model_digest=folder.digest,
+            dtype=dtype or capabilities.dtype,
+            engine=served.engine,
+            vocab_size=folder.vocab_size,
+            context_length=capabilities.context_length,
+            eos_ids=folder.eos_ids,
+            dialects=capabilities.dialects,
+            max_batch=min(max_requests, served.slots or max_requests),
+        )
+        yield RemoteEngine(backend, folder, identity, capabilities)
+
+
+async def _kind(calls: Calls) -> Kind:
+    """Which engine answers."""
+    models = await calls.offers("/v1/models")
+    data = models.get("data") if isinstance(models, dict) else None
+    if isinstance(data, list) and data and isinstance(data[0], dict):
+        owner = _OWNERS.get(str(data[0].get("owned_by")))
+        if owner is not None:
+            return owner
+    info = await calls.offers("/info")
+    if isinstance(info, dict) and "max_total_tokens" in info:
+        return "tgi"
+    if not data:
+        calls.fail(
+            "it has neither /v1/models nor /info: no engine that is known here; name the address without a path, as "
+            "http://host:port"
+        )
+    return "openai"
+
+
+def _folder(served: Served, calls: Calls) -> str | Path:
+    """The model that an engine says it runs, as far as it can be found on this machine."""
+    if served.folder and (Path(served.folder) / "tokenizer.json").is_file():
+        return Path(served.folder)
+    if DEFAULT_MODEL_NAME not in (served.model, served.folder):
+        calls.fail(
+            f"it serves {served.model!r} from {served.folder!r}, which isn't on this machine; name the model's folder "
+            "with --engine.model (tokenizer.json, config.json and targon-model.json are enough, the weights needn't "
+            "be there)"
+        )
+    return DEFAULT_MODEL
+
+
+def _refuse_another_model(capabilities: Capabilities, calls: Calls, dtype: str | None) -> None:
+    wrong = [finding for finding in capabilities.findings if finding.judgement == "bad"]
+    if wrong:
+        what = "; ".join(f"{one.what}: {one.got} ({one.advice})" for one in wrong)
+        calls.fail(f"its answers would not be the model's. {what}")
+    if dtype == "float32" and capabilities.dtype not in ("float32", "unknown"):
+        calls.fail(
+            f"got log-probabilities {capabilities.difference:.2g} nats off on average, expected float32's; start it "
+            "with --dtype float32, or say --engine.dtype bfloat16"
+        )

@@ -1,0 +1,372 @@
+"""What an engine can do, found out by asking it to, and whether it runs the model that it should.
+
+Nothing is believed that can be tried: an engine's version says little about the flags it was started with, and its
+model's name nothing about the weights. Each probe is one or two short requests; all together take about as long as
+two hundred generated tokens. A probe that the engine refuses shows that it can't; an engine that fails ends them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+import numpy as np
+
+from targon.engines.errors import TaskRefused
+from targon.engines.model_card import CONVERSATIONS, greedy
+from targon.engines.port import Step
+from targon.engines.remote.answers import difference, steps
+from targon.engines.remote.backend import Backend, Chunk, Prompt, Served
+from targon.engines.remote.folder import ModelFolder
+from targon.protocol.messages import ChatMessage, Dialect, Sampling
+from targon.protocol.primitives import TokenId, u64_hex
+from targon.protocol.sampler import choose
+
+Judgement = Literal["good", "note", "bad"]
+"""``good``: as it should be. ``note``: something that can't be had, with advice. ``bad``: work would go wrong."""
+
+SAMPLER_TOKENS: Final = 16
+SAMPLER_CANDIDATES: Final = 8
+"""Few enough that any engine lists them all: then its draws can be replayed from its own log-probabilities."""
+
+LIST_LENGTHS: Final = (-1, 1000, 500, 200, 100, 50, 20, 10, 5, 1)
+"""Numbers of prompt log-probabilities that are tried; -1: the whole vocabulary."""
+
+FLOAT32_DIFFERENCE: Final = 2e-4
+"""Nats. Mean difference of log-probabilities up to which an engine computes in float32: seen were 1e-6 (vLLM)."""
+HALF_DIFFERENCE: Final = 0.15
+"""Nats. Up to which it computes in a half-precision format, or with 8-bit weights: seen were 0.03 and 0.06.
+Beyond lie 4-bit weights (0.5) and other models."""
+
+PLAIN_TEXT: Final = "The quick brown fox: 3.14159, naïve café, 漢字 😀,\n\ttabs  and   spaces."
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of what was found."""
+
+    what: str
+    judgement: Judgement
+    got: str
+    advice: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What an engine can do."""
+
+    kind: str
+    served: Served
+    dialects: tuple[Dialect, ...]
+    """The samplers that it was seen to run."""
+    token_ids: bool
+    """Whether it says which tokens it generated."""
+    logprobs: bool
+    """Whether it says how likely each was."""
+    prompt_logprobs: int
+    """How many of the most likely tokens it reports for given ones; 0: none, it can be no reference."""
+    seeds: bool
+    """Whether the same seed gives the same answer."""
+    context_length: int
+    difference: float | None
+    """Mean difference of its log-probabilities from those of the model's card, in nats; None if there is no card."""
+    findings: tuple[Finding, ...]
+
+    @property
+    def right_model(self) -> bool:
+        """Whether nothing was found that makes its answers another model's."""
+        return all(finding.judgement != "bad" for finding in self.findings)
+
+    @property
+    def dtype(self) -> str:
+        """What its log-probabilities look like: ``float32``, ``bfloat16`` (for any half precision), ``unknown``."""
+        if self.difference is None:
+            return "unknown"
+        return "float32" if self.difference <= FLOAT32_DIFFERENCE else "bfloat16"
+
+
+async def probe(backend: Backend, folder: ModelFolder, served: Served) -> Capabilities:
+    """Try everything. Raises ``EngineUnavailable`` if the engine fails.
+
+    Args:
+        folder: the model that it should run.
+        served: what it says of itself.
+    """
+    return await _Probing(backend, folder, served).all()
+
+
+@dataclass(slots=True)
+class _Probing:
+    backend: Backend
+    folder: ModelFolder
+    served: Served
+    findings: list[Finding] = field(default_factory=list)
+    difference: float | None = None
+
+    async def all(self) -> Capabilities:
+        context_length = self._context_length()
+        await self._tokenizer()
+        text_only = self.backend.kind == "openai"
+        answers = [] if text_only else await self._weights()
+        token_ids = bool(answers)
+        logprobs = token_ids and all(math.isfinite(step.logprob) for steps in answers for step in steps)
+        dialects: list[Dialect] = []
+        if token_ids:
+            if logprobs and await self._runs_the_sampler():
+                dialects.append("targon/1")
+            dialects.append("greedy")
+        seeds = await self._keeps_to_seeds()
+        dialects.append("native")
+        lists = await self._prompt_logprobs(answers) if token_ids else 0
+        self._advise(tuple(dialects), lists, token_ids=token_ids, logprobs=logprobs, seeds=seeds)
+        return Capabilities(
+            kind=self.backend.kind,
+            served=self.served,
+            dialects=tuple(dialects),
+            token_ids=token_ids,
+            logprobs=logprobs,
+            prompt_logprobs=lists,
+            seeds=seeds,
+            context_length=context_length,
+            difference=self.difference,
+            findings=tuple(self.findings),
+        )
+
+    def _find(self, what: str, judgement: Judgement, got: str, advice: str = "") -> None:
+        self.findings.append(Finding(what, judgement, got, advice))
+
+    def _context_length(self) -> int:
+        says, model = self.served.context_length, self.folder.context_length
+        length = min(says or model, model)
+        if says is None:
+            self._find("context length", "note", f"{model}, as the model has it: the engine doesn't say")
+        elif says < model:
+            advice = (
+                "longer requests are refused; start the engine with a longer context if verifiers send them"
+            )
+            self._find("context length", "good", f"{says} of the model's {model}", advice)
+        else:
+            self._find("context length", "good", f"{length}")
+        vocabulary = self.served.vocab_size
+        if vocabulary not in (None, self.folder.vocab_size):
+            self._find(
+                "vocabulary",
+                "bad",
+                f"{vocabulary} tokens, expected {self.folder.vocab_size}",
+                f"the engine runs another model than that of {self.folder.path}",
+            )
+        return length
+
+    async def _tokenizer(self) -> None:
+        """Whether the engine's own tokenizer and template are the model's."""
+        chat = self.folder.chat
+        text = await self.backend.tokenize(PLAIN_TEXT)
+        if text is None:
+            self._find("tokenizer", "note", "the engine doesn't tell")
+        elif text != (own := chat.encode_text(PLAIN_TEXT)):
+            self._find(
+                "tokenizer",
+                "bad",
+                f"another: {difference(text, own)}",
+                f"give the engine the tokenizer of {self.folder.path}, or name the folder of the model that it runs "
+                "(--engine.model)",
+            )
+            return
+        else:
+            self._find("tokenizer", "good", "the model's")
+        for messages in CONVERSATIONS:
+            rendered = await self.backend.render(messages)
+            if rendered is None:
+                self._find("chat template", "note", "the engine doesn't tell")
+                return
+            own = chat.encode(messages)
+            if rendered != own:
+                self._find(
+                    "chat template",
+                    "bad",
+                    f"another: {_both(chat.decode, rendered, own)}",
+                    f"give the engine the template of {self.folder.path} (vLLM: --chat-template, llama.cpp: "
+                    "--chat-template-file), or name the folder of the model that it runs (--engine.model)",
+                )
+                return
+        self._find("chat template", "good", "the model's")
+
+    async def _weights(self) -> list[list[Step]]:
+        """The greedy answers to the card's conversations, compared with the card."""
+        answers = []
+        for messages in CONVERSATIONS:
+            asked = greedy(messages)
+            answers.append([step async for step in self._steps(asked.messages, asked.sampling)])
+        card = self.folder.card
+        if card is None:
+            self._find(
+                "weights",
+                "note",
+                "not compared: the model has no card",
+                "make one on a machine that can run the model in float32: `targon engine card`",
+            )
+            return answers
+        differences, agreed = [], 0
+        for answer, expected in zip(answers, card.answers, strict=True):
+            for step, token_id, logprob in zip(answer, expected.token_ids, expected.logprobs, strict=False):
+                if step.token_id != token_id:
+                    break
+                agreed += 1
+                differences.append(abs(step.logprob - logprob))
+        total = sum(len(expected.token_ids) for expected in card.answers)
+        if agreed < total / 4:
+            self._find(
+                "weights",
+                "bad",
+                f"another model's: {agreed} of {total} tokens as the model says them",
+                f"load the model of {self.folder.path}, or name the one that it runs (--engine.model)",
+            )
+            return answers
+        if all(map(math.isfinite, differences)):
+            self.difference = float(np.mean(differences))
+            self._precision(self.difference, agreed, total)
+        else:
+            self._find("weights", "good", f"{agreed} of {total} tokens as the model says them")
+        return answers
+
+    def _precision(self, apart: float, agreed: int, total: int) -> None:
+        seen = f"log-probabilities {apart:.2g} apart on average, {agreed} of {total} tokens agree"
+        if apart <= FLOAT32_DIFFERENCE:
+            self._find("weights", "good", f"the model's, computed in float32 ({seen})")
+        elif apart <= HALF_DIFFERENCE:
+            self._find("weights", "good", f"the model's, computed in half precision or so ({seen})")
+        else:
+            self._find(
+                "weights",
+                "bad",
+                f"not the model's own: {seen}",
+                "quantized weights or another revision are convicted sooner or later; load the model's own",
+            )
+
+    async def _runs_the_sampler(self) -> bool:
+        """Whether draws are those of ``targon/1``, replayed from the engine's own log-probabilities."""
+        sampling = Sampling(
+            seed=u64_hex(0),
+            temperature=1.2,
+            top_k=SAMPLER_CANDIDATES,
+            max_tokens=SAMPLER_TOKENS,
+        )
+        run_key, position = 0x7A96_0451_C0FF_EE11, 0
+        try:
+            async with aclosing(
+                self._chunks(CONVERSATIONS[0], sampling, run_key, SAMPLER_CANDIDATES)
+            ) as chunks:
+                async for chunk in chunks:
+                    for token_id, likely in zip(chunk.token_ids, chunk.top, strict=True):
+                        logits = np.full(self.folder.vocab_size, -np.inf, np.float32)
+                        logits[list(likely)] = list(likely.values())
+                        if choose(logits, sampling, run_key, position) != token_id:
+                            return False
+                        position += 1
+        except (TaskRefused, ValueError):
+            return False
+        return position > 0
+
+    async def _keeps_to_seeds(self) -> bool:
+        """Whether an engine's own sampler repeats itself when it is given the same seed."""
+        sampling = Sampling(dialect="native", seed=u64_hex(0), temperature=1.2, max_tokens=8)
+        seen = []
+        for run_key in (11, 11, 12):
+            text: list[object] = []
+            try:
+                async with aclosing(self._chunks(CONVERSATIONS[1], sampling, run_key, 0)) as chunks:
+                    async for chunk in chunks:
+                        text += chunk.token_ids
+            except TaskRefused:
+                return False
+            seen.append(text)
+        return seen[0] == seen[1] != seen[2]
+
+    async def _prompt_logprobs(self, answers: list[list[Step]]) -> int:
+        """The most log-probabilities of given tokens that can be had; compared with those of generating them."""
+        prompt = self.folder.chat.encode(CONVERSATIONS[0])
+        for length in LIST_LENGTHS:
+            try:
+                await self.backend.prompt_logprobs(self.served.model, prompt[:2], length)
+            except TaskRefused:
+                continue
+            claimed = tuple(step.token_id for step in answers[0])
+            scored = await self.backend.prompt_logprobs(self.served.model, (*prompt, *claimed), 1)
+            own = np.array([step.logprob for step in answers[0]])
+            apart = float(np.abs(scored.logprobs[-len(claimed) :] - own).mean())
+            if not apart <= HALF_DIFFERENCE:
+                self._find(
+                    "scores",
+                    "bad",
+                    f"log-probabilities of its own answer are {apart:.2g} off on average when it is given",
+                    "report them before temperature and processors (vLLM: --logprobs-mode raw_logprobs)",
+                )
+            return self.folder.vocab_size if length < 0 else length
+        return 0
+
+    def _advise(
+        self,
+        dialects: tuple[Dialect, ...],
+        lists: int,
+        *,
+        token_ids: bool,
+        logprobs: bool,
+        seeds: bool,
+    ) -> None:
+        """What can and what can't be had, and what would change it."""
+        self._find(
+            "token ids",
+            "good" if token_ids else "note",
+            "yes" if token_ids else "no",
+            ""
+            if token_ids
+            else "only `native` work can be had from this API; use the engine's own, if it has one",
+        )
+        self._find("log-probabilities", "good" if logprobs else "note", "yes" if logprobs else "no")
+        if "targon/1" in dialects:
+            self._find("protocol sampler", "good", f"yes: {SAMPLER_TOKENS} draws replayed exactly")
+        else:
+            self._find("protocol sampler", "note", "no", _SAMPLER_ADVICE.get(self.backend.kind, _NO_SAMPLER))
+        self._find("seeds", "good" if seeds else "note", "yes" if seeds else "no")
+        if lists >= self.folder.vocab_size:
+            self._find("scores given tokens", "good", "yes, the whole vocabulary")
+        elif lists:
+            self._find("scores given tokens", "good", f"yes, the {lists} most likely of each position")
+        else:
+            self._find("scores given tokens", "note", "no", "it can serve a prover, but be no reference")
+
+    def _prompt(self, messages: tuple[ChatMessage, ...]) -> Prompt:
+        text = self.folder.chat.render(messages)
+        return Prompt(messages, text, self.folder.chat.encode_text(text))
+
+    def _steps(self, messages: tuple[ChatMessage, ...], sampling: Sampling) -> AsyncGenerator[Step, None]:
+        return steps(self.backend, self.served.model, self.folder, self._prompt(messages), sampling, 0)
+
+    def _chunks(
+        self, messages: tuple[ChatMessage, ...], sampling: Sampling, run_key: int, top: int
+    ) -> AsyncGenerator[Chunk, None]:
+        return self.backend.generate(self.served.model, self._prompt(messages), sampling, run_key, top=top)
+
+
+_NO_SAMPLER: Final = (
+    "provers get `greedy` work where token ids can be had, else `native` work, which earns nothing"
+)
+_SAMPLER_ADVICE: Final = {
+    "vllm": "start it with --logits-processors targon.engines.vllm_plugin:TargonSampler, with targon installed beside "
+    "it; without, provers get `greedy` work",
+    "sglang": "start it with --enable-custom-logit-processor, with targon installed beside it; without, provers get "
+    "`greedy` work",
+}
+
+
+def _both(decode: object, got: tuple[TokenId, ...], expected: tuple[TokenId, ...]) -> str:
+    """Where two renderings differ first: in tokens, and as text."""
+    assert callable(decode)
+    place = next(
+        (n for n, (a, b) in enumerate(zip(got, expected, strict=False)) if a != b),
+        min(len(got), len(expected)),
+    )
+    return f"got {decode(got[place : place + 8])!r} at token {place}, expected {decode(expected[place : place + 8])!r}"
