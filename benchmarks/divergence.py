@@ -52,22 +52,23 @@ async def _measure(quick: bool) -> list[Row]:
     for dtype in ("bfloat16", "float32"):
         with tempfile.TemporaryDirectory(prefix="targon-bench-") as folder:
             async with start_engine_process(Path(folder) / "engine.sock", dtype=dtype) as engine:
-                await _verify(
-                    engine, [await _answer(engine, 32, 8, 0)]
+                await verify_all(
+                    engine, [await answer(engine, 32, 8, 0)]
                 )  # compiles the sampler and its replay
                 for prompt, tokens in SHAPES[: 1 if quick else None]:
-                    rows += await _rows(engine, dtype, prompt, tokens)
+                    rows += await rows_of(engine, dtype, prompt, tokens)
     return rows
 
 
-async def _rows(engine: Engine, dtype: str, prompt: int, tokens: int) -> list[Row]:
+async def rows_of(engine: Engine, dtype: str, prompt: int, tokens: int) -> list[Row]:
+    """The figures of one shape on one engine, alone and together."""
     rows = []
     for together in (1, BATCH):
         began = time.perf_counter()
         answered = await _answers(engine, prompt, tokens, together)
         generating = time.perf_counter() - began
         # other sizes of the same computation are compiled when they come up first; the second time counts
-        verifying = min([await _verify(engine, answered) for _ in range(4)])
+        verifying = min([await verify_all(engine, answered) for _ in range(4)])
         name = f"{dtype}, {prompt} + {tokens} tokens, {'alone' if together == 1 else f'{together} at once'}"
         target = TARGETS.get((dtype, prompt, together))
         rows.append(
@@ -80,14 +81,14 @@ async def _rows(engine: Engine, dtype: str, prompt: int, tokens: int) -> list[Ro
             )
         )
         if together == 1:
-            cut = [await _answer(engine, prompt, tokens, 0, top_p=0.95)]
-            verifying = min([await _verify(engine, cut) for _ in range(4)])
+            cut = [await answer(engine, prompt, tokens, 0, top_p=0.95)]
+            verifying = min([await verify_all(engine, cut) for _ in range(4)])
             note = "as above, but for top-p"
             rows.append(Row(f"a verdict, {name}, top-p 0.95", verifying * 1000, "ms", "", note))
     return rows
 
 
-async def _verify(engine: Engine, answered: Sequence[Answered]) -> float:
+async def verify_all(engine: Engine, answered: Sequence[Answered]) -> float:
     """Seconds for the verdicts on some answers, asked for at once."""
 
     async def verify(request: GenerateRequest, completion: Completion) -> None:
@@ -107,7 +108,7 @@ async def _answers(engine: Engine, prompt: int, tokens: int, count: int) -> list
     answered: list[Answered] = []
 
     async def ask(number: int) -> None:
-        answered.append(await _answer(engine, prompt, tokens, number))
+        answered.append(await answer(engine, prompt, tokens, number))
 
     async with anyio.create_task_group() as tasks:
         for number in range(count):
@@ -115,7 +116,8 @@ async def _answers(engine: Engine, prompt: int, tokens: int, count: int) -> list
     return answered
 
 
-async def _answer(engine: Engine, prompt: int, tokens: int, number: int, top_p: float = 1.0) -> Answered:
+async def answer(engine: Engine, prompt: int, tokens: int, number: int, top_p: float = 1.0) -> Answered:
+    """A request for so many tokens, and the engine's answer."""
     request = await _request(engine, prompt, tokens, number, top_p)
     task = GenerateTask(request.messages, request.sampling, request_run_key(request))
     async with aclosing(engine.generate(task)) as steps:

@@ -7,8 +7,9 @@ import math
 import re
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Literal
@@ -26,6 +27,7 @@ from targon.cli.progress import progress_bar
 
 if TYPE_CHECKING:
     from targon.engines import Engine
+    from targon.protocol.messages import Dialect
     from targon.verification.calibrating import Configuration, Measured, Tried
     from targon.verification.transcripts import Transcript
 
@@ -104,7 +106,8 @@ class CalibrateCommand(Options):
                 path, other = await self._ask(name, url, progress)
                 own.setdefault(name, []).append(path)
                 others[name] = other
-            return await self._measure(own, others, progress)
+            most = {path: count for path, (_, _, count) in files.items()}
+            return await self._measure(own, others, most, progress)
 
     async def _answer(
         self, files: dict[Path, tuple[Configuration, Sequence[str], int]], dtype: str, progress: Progress
@@ -157,7 +160,7 @@ class CalibrateCommand(Options):
             if have >= len(tasks):
                 continue
             async with open_remote_engine(url, model=self.model, max_requests=self.engine_batch) as engine:
-                dialect = "targon/1" if "targon/1" in engine.identity.dialects else "greedy"
+                dialect: Dialect = "targon/1" if "targon/1" in engine.identity.dialects else "greedy"
                 bar = progress.add_task(f"answers, {name}", total=len(tasks), completed=have)
                 await complete_file(
                     path,
@@ -169,18 +172,31 @@ class CalibrateCommand(Options):
                 )
         return paths[0], paths[1]
 
-    async def _measure(self, own: dict[str, list[Path]], others: dict[str, Path], progress: Progress) -> int:
-        """Replay all, calibrate on some, try it on the others."""
+    async def _measure(
+        self,
+        own: dict[str, list[Path]],
+        others: dict[str, Path],
+        most: Mapping[Path, int],
+        progress: Progress,
+    ) -> int:
+        """Replay all, calibrate on some, try it on the others; of some files that many answers at most."""
         from targon.verification import save_calibration
         from targon.verification.calibrating import calibrate, describe, try_out
 
         async with AsyncExitStack() as stack:
             reference = await self._reference(stack)
             measured = {
-                name: [one for path in paths for one in await _measured(path, reference, progress)]
+                name: [
+                    one
+                    for path in paths
+                    for one in await _measured(path, reference, most.get(path), progress)
+                ]
                 for name, paths in own.items()
             }
-            tried_on = {name: await _measured(path, reference, progress) for name, path in others.items()}
+            tried_on = {
+                name: await _measured(path, reference, most.get(path), progress)
+                for name, path in others.items()
+            }
             identity = reference.identity
         calibration = await anyio.to_thread.run_sync(calibrate, identity, measured)
         tried = {name: try_out(calibration, answers) for name, answers in tried_on.items()}
@@ -235,13 +251,13 @@ class CalibrateCommand(Options):
         )
 
 
-async def _measured(path: Path, reference: Engine, progress: Progress) -> list[Measured]:
-    """A file's answers, replayed."""
+async def _measured(path: Path, reference: Engine, most: int | None, progress: Progress) -> list[Measured]:
+    """A file's answers, or the first of them, replayed."""
     from targon.verification.calibrating import Measured
     from targon.verification.replays import replay_all, replays_path
     from targon.verification.transcripts import read_transcripts
 
-    transcripts = await anyio.to_thread.run_sync(lambda: list(read_transcripts(path)))
+    transcripts = await anyio.to_thread.run_sync(lambda: list(islice(read_transcripts(path), most)))
     bar = progress.add_task(f"replays, {path.parent.name} of {path.stem}", total=len(transcripts))
     replays = await replay_all(
         replays_path(path, reference.identity),

@@ -7,6 +7,7 @@ read, how many tokens it counted, where it stopped, and the text that it made of
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import NoReturn
@@ -78,6 +79,9 @@ class _Answer:
         """The last step, once the engine's answer has ended."""
         if self._ended is None:
             self._fail(f"its answer broke off after {self._count} tokens")
+        if self._last is None and self._backend.kind == "openai":
+            # it has text, and no token ids: that there is no more of it is all that its end can mean
+            return Step(self._folder.eos_ids[0], "", math.nan, "stop")
         if self._last is None:
             if self._ended == "length":
                 self._fail(

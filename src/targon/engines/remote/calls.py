@@ -8,8 +8,9 @@ engine closed a pooled connection before it answered at all. An answer that has 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, NoReturn, TypeVar
 
 import aiohttp
@@ -26,7 +27,8 @@ QUOTED = 300
 """Characters of an engine's own words that an error repeats."""
 
 _TRIES = 2
-_AGAIN = (aiohttp.ClientConnectorError, aiohttp.ServerDisconnectedError)
+_AGAIN = (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError)
+"""No connection, or one that the engine closed while it lay idle: nothing was answered."""
 
 
 class Part(BaseModel):
@@ -55,6 +57,8 @@ class Calls:
         self.url = url.rstrip("/")
         self._session = session
         self._timeout_s = timeout_s
+        self._timeout = aiohttp.ClientTimeout(total=None, sock_read=timeout_s)
+        self._now_s = time.monotonic
         self._room = anyio.Semaphore(max_requests)
         self._places = max_queue
 
@@ -85,17 +89,28 @@ class Calls:
         Closing the generator closes the connection, which tells the engine to stop working. Raises as
         :meth:`post` does.
         """
-        async with (
-            self._turn(),
-            self._request("POST", route, body, None) as response,
-            aclosing(self._lines(response)) as lines,
-        ):
-            async for line in lines:
-                if line.startswith(b"data:"):
-                    data = line[5:].strip()
-                    if data == b"[DONE]":
-                        return
-                    yield data
+        async with self._turn(), self._request("POST", route, body, None) as response:
+            left, told_s = b"", self._now_s()
+            read = (
+                response.content.readany
+            )  # each silence has aiohttp's deadline: ours costs more than the token
+            try:
+                while part := await read():
+                    *lines, left = (left + part).split(b"\n")
+                    for line in lines:
+                        if line.startswith(b"data:"):
+                            data = line[5:].strip()
+                            if data == b"[DONE]":
+                                return
+                            told_s = 0.0
+                            yield data
+                    told_s = self._check_pace(left, told_s)
+            except TimeoutError:
+                self._late(self._timeout_s)
+            except (aiohttp.ClientError, OSError) as error:
+                self._broke_off(error)
+            if left.startswith(b"data:") and left[5:].strip() != b"[DONE]":
+                yield left[5:].strip()
 
     def parse(self, kind: type[P], data: bytes, where: str) -> P:
         """An answer, read. Raises ``EngineUnavailable``."""
@@ -126,20 +141,18 @@ class Calls:
                     self.fail(f"got an answer of more than {MAX_ANSWER_BYTES:,} bytes, expected less")
         return b"".join(parts)
 
-    async def _lines(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
-        left = b""
-        while True:
-            with self._waiting(None):
-                part = await response.content.readany()
-            if not part:
-                break
-            *lines, left = (left + part).split(b"\n")
-            if len(left) > MAX_EVENT_BYTES:
-                self.fail(f"got an event of more than {MAX_EVENT_BYTES:,} bytes, expected less")
-            for line in lines:
-                yield line
-        if left:
-            yield left
+    def _check_pace(self, left: bytes, told_s: float) -> float:
+        """Look at what came without being an event: an endless line, or signs of life and nothing else.
+
+        Args:
+            told_s: when the last event came, by our clock; 0: just now.
+        """
+        if len(left) > MAX_EVENT_BYTES:
+            self.fail(f"got an event of more than {MAX_EVENT_BYTES:,} bytes, expected less")
+        now_s = self._now_s()
+        if told_s and now_s - told_s > self._timeout_s:
+            self._late(self._timeout_s)
+        return told_s or now_s
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
@@ -168,10 +181,10 @@ class Calls:
     async def _sent(self, method: str, route: str, body: Mapping[str, Any] | None) -> aiohttp.ClientResponse:
         for _ in range(_TRIES - 1):
             try:
-                return await self._session.request(method, self.url + route, json=body)
+                return await self._session.request(method, self.url + route, json=body, timeout=self._timeout)
             except _AGAIN:
                 await anyio.sleep(0.05)
-        return await self._session.request(method, self.url + route, json=body)
+        return await self._session.request(method, self.url + route, json=body, timeout=self._timeout)
 
     def _refused(self, route: str, status: int, data: bytes) -> NoReturn:
         words = _words(data)
@@ -195,13 +208,19 @@ class Calls:
             with anyio.fail_after(limit):
                 yield
         except TimeoutError:
-            self.fail(f"nothing came within {limit:g} s; it is overloaded or stuck: look at its log")
+            self._late(limit)
         except aiohttp.ClientConnectorError as error:
             self.fail(
                 f"cannot be reached ({error.os_error.strerror or error.os_error}); start it, or name another"
             )
         except (aiohttp.ClientError, OSError) as error:
-            self.fail(f"it broke off ({str(error) or type(error).__name__}); look at its log")
+            self._broke_off(error)
+
+    def _late(self, limit_s: float) -> NoReturn:
+        self.fail(f"nothing came within {limit_s:g} s; it is overloaded or stuck: look at its log")
+
+    def _broke_off(self, error: Exception) -> NoReturn:
+        self.fail(f"it broke off ({str(error) or type(error).__name__}); look at its log")
 
 
 class _NoRoute(EngineUnavailable):

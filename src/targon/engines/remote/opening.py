@@ -28,6 +28,9 @@ from targon.engines.remote.vllm import VllmBackend
 Kind = Literal["vllm", "sglang", "llama.cpp", "tgi", "openai"]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 
+KEEP_S: Final = 4.0
+"""Seconds for which an idle connection is kept: less than servers do (uvicorn's 5), so that few are found closed."""
+
 _OWNERS: Final[dict[str, Kind]] = {"vllm": "vllm", "sglang": "sglang", "llamacpp": "llama.cpp"}
 """What engines call themselves in ``/v1/models``."""
 
@@ -76,7 +79,7 @@ async def open_remote_engine(
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise EngineUnavailable(f"engine address: got {url!r}, expected http://host:port")
     headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30.0)
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_S)
     timeout = aiohttp.ClientTimeout(total=None)
     async with aiohttp.ClientSession(connector=connector, timeout=timeout, headers=headers) as session:
         calls = Calls(session, url, timeout_s=timeout_s, max_requests=max_requests, max_queue=max_queue)

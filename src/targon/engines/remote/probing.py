@@ -32,6 +32,10 @@ SAMPLER_TOKENS: Final = 16
 SAMPLER_CANDIDATES: Final = 8
 """Few enough that any engine lists them all: then its draws can be replayed from its own log-probabilities."""
 
+SAMPLER_SLIPS: Final = 2
+"""So many draws may differ: an engine that can only say afterwards, by a prefill, how likely its tokens were, may turn
+a near-tie in half precision. Another sampler agrees in a third of them."""
+
 LIST_LENGTHS: Final = (-1, 1000, 500, 200, 100, 50, 20, 10, 5, 1)
 """Numbers of prompt log-probabilities that are tried; -1: the whole vocabulary."""
 
@@ -254,7 +258,7 @@ class _Probing:
             top_k=SAMPLER_CANDIDATES,
             max_tokens=SAMPLER_TOKENS,
         )
-        run_key, position = 0x7A96_0451_C0FF_EE11, 0
+        run_key, position, agreed = 0x7A96_0451_C0FF_EE11, 0, 0
         try:
             async with aclosing(
                 self._chunks(CONVERSATIONS[0], sampling, run_key, SAMPLER_CANDIDATES)
@@ -263,12 +267,11 @@ class _Probing:
                     for token_id, likely in zip(chunk.token_ids, chunk.top, strict=True):
                         logits = np.full(self.folder.vocab_size, -np.inf, np.float32)
                         logits[list(likely)] = list(likely.values())
-                        if choose(logits, sampling, run_key, position) != token_id:
-                            return False
+                        agreed += choose(logits, sampling, run_key, position) == token_id
                         position += 1
         except (TaskRefused, ValueError):
             return False
-        return position > 0
+        return position > SAMPLER_SLIPS and agreed >= position - SAMPLER_SLIPS
 
     async def _keeps_to_seeds(self) -> bool:
         """Whether an engine's own sampler repeats itself when it is given the same seed."""
@@ -327,10 +330,17 @@ class _Probing:
         )
         self._find("log-probabilities", "good" if logprobs else "note", "yes" if logprobs else "no")
         if "targon/1" in dialects:
-            self._find("protocol sampler", "good", f"yes: {SAMPLER_TOKENS} draws replayed exactly")
+            self._find("protocol sampler", "good", f"yes: {SAMPLER_TOKENS} draws replayed")
         else:
             self._find("protocol sampler", "note", "no", _SAMPLER_ADVICE.get(self.backend.kind, _NO_SAMPLER))
-        self._find("seeds", "good" if seeds else "note", "yes" if seeds else "no")
+        self._find(
+            "seeds",
+            "good" if seeds else "note",
+            "yes" if seeds else "no",
+            ""
+            if seeds or self.backend.kind != "sglang"
+            else "start it with --enable-deterministic-inference",
+        )
         if lists >= self.folder.vocab_size:
             self._find("scores given tokens", "good", "yes, the whole vocabulary")
         elif lists:

@@ -61,7 +61,7 @@ class _Event(Part):
     usage: _Usage | None = None
     error: _Failure | None = None
 
-    def chunk(self) -> Chunk:
+    def chunk(self, top: int) -> Chunk:
         usage = self.usage
         choice = self.choices[0] if self.choices else _NO_CHOICE
         logprobs = choice.logprobs or _NO_LOGPROBS
@@ -70,7 +70,7 @@ class _Event(Part):
             token_ids=token_ids,
             logprobs=tuple(map(_number, logprobs.token_logprobs)) or (math.nan,) * len(token_ids),
             text=choice.text,
-            top=tuple(map(_by_id, logprobs.top_logprobs or ())),
+            top=tuple(map(_by_id, logprobs.top_logprobs or ())) if top else (),
             ended=choice.finish_reason,
             prompt_token_ids=choice.prompt_token_ids,
             prompt_tokens=None if usage is None else usage.prompt_tokens,
@@ -155,7 +155,7 @@ class VllmBackend:
                 event = self._calls.parse(_Event, data, _ROUTE)
                 if event.error is not None:
                     self._calls.fail(f"it failed in the middle of an answer: {event.error.message}")
-                yield event.chunk()
+                yield event.chunk(top)
 
     async def prompt_logprobs(self, model: str, token_ids: Sequence[TokenId], top: int) -> PromptLogprobs:
         body = {
