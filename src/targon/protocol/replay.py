@@ -28,6 +28,7 @@ from targon.protocol.sampler import (
     contenders,
     gumbel,
     gumbel_of,
+    gumbel_rows,
     only,
     peak_of,
     scaled,
@@ -127,17 +128,21 @@ def replay_tokens(
     if np.isnan(claimed_logprobs).any() or np.isposinf(claimed_logprobs).any():
         raise InvalidLogits("claimed_logprobs: got NaN or +∞, expected natural-log probabilities")
     fields: list[_Row] = []
+    whole = ids.shape[1] == vocab_size
+    table = None if whole else _noise_table(ids, claimed, sampling, run_key, first_position)
     for row, claim in enumerate(claimed.tolist()):
         draw = _Draw(sampling, run_key, first_position + row)
         peak_of(logprobs[row])
-        if ids.shape[1] == vocab_size:
+        if table is None:
             by_id = np.empty_like(logprobs[row])
             by_id[ids[row]] = logprobs[row]
             field = _of_whole(by_id, claim, draw)
         else:
             order = np.argsort(ids[row])
-            seen, values = ids[row][order].astype(np.int64), logprobs[row][order]
-            field = _of_list(seen, values, claim, float(claimed_logprobs[row]), vocab_size, draw)
+            seen = _Seen(
+                ids[row][order].astype(np.int64), logprobs[row][order], table[row][:-1][order], vocab_size
+            )
+            field = _of_list(seen, claim, float(claimed_logprobs[row]), float(table[row][-1]), sampling)
         fields.append(_judge(field, claim))
     columns = zip(*fields, strict=True) if fields else ((),) * len(_DTYPES)
     return Replay(*(np.array(column, dtype) for column, dtype in zip(columns, _DTYPES, strict=True)))
@@ -171,6 +176,30 @@ class _Draw:
         if self.sampling.temperature == 0.0:
             return 0.0
         return gumbel(self.run_key, self.position, self.sampling.choice, token_ids)
+
+
+def _noise_table(
+    ids: NDArray[np.integer],
+    claimed: NDArray[np.integer],
+    sampling: Sampling,
+    run_key: int,
+    first_position: int,
+) -> Floats:
+    """``(positions, k + 1) float64``: the noise of the tokens of each list, and last that of the claimed one."""
+    tokens = np.concatenate([ids, claimed[:, None]], axis=1).astype(np.int64)
+    if sampling.temperature == 0.0:
+        return np.zeros(tokens.shape)
+    return gumbel_rows(run_key, first_position, sampling.choice, tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """The most likely tokens of one position, in id order."""
+
+    ids: Ids
+    logprobs: NDArray[np.float32]
+    noise: Floats
+    vocab_size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,13 +287,13 @@ def _without_cut(logits: Floats, found: tuple[int, float], draw: _Draw) -> Rival
 
 
 def _of_list(
-    ids: Ids, logprobs: NDArray[np.float32], claim: int, claimed_logprob: float, vocab_size: int, draw: _Draw
+    seen: _Seen, claim: int, claimed_logprob: float, claimed_noise: float, sampling: Sampling
 ) -> _Field:
-    """Only the most likely tokens were seen, here in id order.
+    """Only the most likely tokens were seen.
 
     In doubt, the claimed token is a candidate and no other is: so a doubt never adds to a margin.
     """
-    sampling = draw.sampling
+    ids, logprobs, noise, vocab_size = seen.ids, seen.logprobs, seen.noise, seen.vocab_size
     scores = scaled(logprobs, sampling.temperature)
     certain, possible = _cut_list(scores, logprobs, vocab_size, sampling)
     unsure = possible is not None and possible.size > certain.size
@@ -272,8 +301,7 @@ def _of_list(
     own_score = _value_of(claim, ids_kept, kept)
     if own_score == -math.inf and (possible is None or claim in ids[possible]):
         own_score = float(scaled(claimed_logprob, sampling.temperature))
-    own = own_score + float(np.sum(draw.noise(np.array([claim]))))
-    noise = np.asarray(draw.noise(ids))
+    own = own_score + claimed_noise
     if sampling.temperature == 0.0:
         return _Field(ids_kept, kept, own, unsure, _NO_TAIL, rival=float(scores.min()))
     values = kept + noise[certain]
@@ -291,7 +319,7 @@ def _of_list(
         certain,
         (int(certain[best]), float(values[best])),
         sampling,
-        lambda places: draw.noise(ids[places]),
+        lambda places: noise[places],
         sum(unseen_weight(logprobs, vocab_size, sampling.temperature)) / 2.0,
     )
     if possible is not None:

@@ -93,6 +93,24 @@ def gumbel(run_key: int, position: int, choice: int, token_ids: ArrayLike) -> Fl
     return gumbel_of(np.take_along_axis(words, lane[..., None], axis=-1)[..., 0])
 
 
+def gumbel_rows(run_key: int, first_position: int, choice: int, token_ids: Ids) -> Floats:
+    """Rule 4 for several positions at once: row i holds the noise of some tokens at position ``first_position + i``.
+
+    Args:
+        token_ids: ``(positions, any) int64``.
+
+    Returns:
+        Standard Gumbel noise, float64, of the same shape: what :func:`gumbel` gives row by row.
+    """
+    check_draw(run_key, first_position + max(len(token_ids) - 1, 0), choice)
+    ids = token_ids.astype(np.uint64)
+    positions = np.arange(first_position, first_position + len(ids), dtype=np.uint64)[:, None]
+    counter = (ids >> np.uint64(2), positions, np.array(choice, np.uint64), np.array(0, np.uint64))
+    words = np.stack(philox4x32(counter, (run_key & WORD_MASK, run_key >> 32)), axis=-1)
+    lane = (ids & np.uint64(3)).astype(np.intp)
+    return gumbel_of(np.take_along_axis(words, lane[..., None], axis=-1)[..., 0])
+
+
 def check_draw(run_key: int, position: int, choice: int) -> None:
     """Check that a draw's numbers fit the words of Philox.
 
