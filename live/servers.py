@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -23,19 +24,29 @@ START_S = 300.0
 
 VLLM_FLAGS = (
     *("--max-model-len", "8192", "--max-num-seqs", "16", "--enforce-eager", "--no-enable-chunked-prefill"),
-    *("--logits-processors", "targon.engines.vllm_plugin:TargonSampler"),
 )
+"""What a machine of two cores needs besides what the documentation says."""
 VLLM_ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
+
+
+def documented(beginning: str) -> list[str]:
+    """The words of a command in the documentation that begins so."""
+    page = (ROOT / "docs" / "engines.md").read_text("utf-8").replace("\\\n", " ")
+    (line,) = [line for line in page.splitlines() if line.startswith(beginning)]
+    return shlex.split(line)
 
 
 @contextmanager
 def vllm(folder: Path, dtype: str, core: int, *flags: str) -> Iterator[str]:
     """The address of a vLLM with the protocol sampler, on one core."""
     port = free_port()
+    # the build for processors brings no `vllm` command: its server is started as a module
+    names = {"vllm": None, "serve": "--model", "MODEL_FOLDER": str(ensure_default_model()), "8000": str(port)}
+    words = [names.get(word, word) for word in documented("vllm serve")]
     command = [
         *(str(PYTHON), "-m", "vllm.entrypoints.openai.api_server"),
-        *("--model", str(ensure_default_model()), "--served-model-name", DEFAULT_MODEL_NAME),
-        *("--host", "127.0.0.1", "--port", str(port), "--dtype", dtype),
+        *(word for word in words if word is not None),
+        *("--dtype", dtype),
         *VLLM_FLAGS,
         *flags,
     ]

@@ -117,11 +117,13 @@ def test_a_band_of_which_little_was_seen_borrows_from_the_others() -> None:
     assert with_others.gaps[4].positions == alone.gaps[4].positions  # counted are its own
 
 
-def test_answers_replayed_from_a_list_make_no_bounds_for_whole_replays() -> None:
+def test_answers_replayed_from_a_list_make_bounds_of_their_own() -> None:
     answers = [*honest(3, **USUAL), *honest(4, whole="list", **USUAL)]
-    (band,) = calibrate(IDENTITY, {"bf16": answers}).bands
-    assert band.configurations[0].completions == 3
-    assert band.scope.replay == "whole"
+    whole, listed = calibrate(IDENTITY, {"bf16": answers}).bands
+    assert (whole.scope.replay, whole.configurations[0].completions) == ("whole", 3)
+    assert (listed.scope.replay, listed.configurations[0].completions) == ("list", 4)
+    alone = calibrate(IDENTITY, {"bf16": answers[:3]}).bands
+    assert alone == (whole,)
 
 
 # within which scope

@@ -129,20 +129,15 @@ def calibrate(identity: ModelIdentity, measured: Mapping[str, Sequence[Measured]
     answers = [one for group in measured.values() for one in group]
     if not answers:
         raise CalibrationError("got no honest answers, expected some for each configuration")
-    replays = {one.replay for one in answers}
-    if len(replays) > 1:
-        raise CalibrationError(
-            "got replays from lists and from the whole vocabulary, expected those of one reference: calibrate each on "
-            "its own"
-        )
     bounded = {
-        name: scope.model_copy(
+        (name, replay): scope.model_copy(
             update={
-                "replay": answers[0].replay,
+                "replay": replay,
                 "max_prompt_tokens": max(one.prompt_tokens for one in answers),
                 "max_tokens": max(one.sampling.max_tokens for one in answers),
             }
         )
+        for replay in sorted({one.replay for one in answers}, reverse=True)
         for name, scope in SCOPES.items()
     }
     runs = {
@@ -152,7 +147,12 @@ def calibrate(identity: ModelIdentity, measured: Mapping[str, Sequence[Measured]
         for band in bounded
     }
     bands = [
-        measure(scope, runs[band], [run for other in bounded if other != band for run in runs[other]])
+        # what a list shows of a gap is less than what the whole vocabulary shows: neither lends to the other
+        measure(
+            scope,
+            runs[band],
+            [run for other in bounded if other != band and other[1] == band[1] for run in runs[other]],
+        )
         for band, scope in bounded.items()
         if runs[band]
     ]
@@ -166,7 +166,13 @@ def calibrate(identity: ModelIdentity, measured: Mapping[str, Sequence[Measured]
     )
 
 
-def _run(name: str, group: Sequence[Measured], band: str, scopes: Mapping[str, Scope]) -> HonestRun | None:
+_BandName = tuple[str, str]
+"""Of the scope, and of the replay."""
+
+
+def _run(
+    name: str, group: Sequence[Measured], band: _BandName, scopes: Mapping[_BandName, Scope]
+) -> HonestRun | None:
     """What a configuration answered within a band; None if nothing."""
     own = [one for one in group if _band_name(scopes, one) == band]
     if not own:
@@ -174,7 +180,7 @@ def _run(name: str, group: Sequence[Measured], band: str, scopes: Mapping[str, S
     return HonestRun(name, [one.observations for one in own], np.concatenate([one.margins for one in own]))
 
 
-def _band_name(scopes: Mapping[str, Scope], one: Measured) -> str | None:
+def _band_name(scopes: Mapping[_BandName, Scope], one: Measured) -> _BandName | None:
     """The first band that covers an answer."""
     for name, scope in scopes.items():
         if scope.refusal(one.sampling, one.prompt_tokens, one.replay) is None:

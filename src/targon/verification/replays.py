@@ -18,6 +18,9 @@ from targon.engines import Engine, ModelIdentity, Replayed
 from targon.protocol.replay import Replay
 from targon.verification.transcripts import REPLAYED_TOGETHER, Transcript
 
+SAVED_EVERY = 16
+"""Calls to the reference between two savings: what a killed run loses, minutes at most."""
+
 _OF_REPLAY = tuple(field.name for field in fields(Replay))
 _PER_POSITION = (*_OF_REPLAY, "claimed_logprobs", "claimed_ranks")
 
@@ -47,11 +50,13 @@ async def replay_all(
     missing.sort(key=_length)  # what is replayed together is padded to the longest
     done(len(transcripts) - len(missing))
     try:
-        for start in range(0, len(missing), REPLAYED_TOGETHER):
+        for number, start in enumerate(range(0, len(missing), REPLAYED_TOGETHER), start=1):
             group = missing[start : start + REPLAYED_TOGETHER]
             results = await reference.replay([transcript.replay_task() for transcript in group])
             kept.update(zip(map(_key, group), results, strict=True))
             done(len(group))
+            if number % SAVED_EVERY == 0:
+                await anyio.to_thread.run_sync(save_replays, path, dict(kept))
     finally:
         if missing:
             with anyio.CancelScope(shield=True):

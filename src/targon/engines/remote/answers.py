@@ -8,9 +8,9 @@ read, how many tokens it counted, where it stopped, and the text that it made of
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
-from typing import NoReturn
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
+from typing import Final, NoReturn
 
 from targon.engines.errors import EngineUnavailable
 from targon.engines.port import Step
@@ -21,8 +21,14 @@ from targon.protocol.messages import FinishReason, Sampling
 from targon.protocol.primitives import TokenId
 from targon.protocol.text import REPLACEMENT
 
-NAMED_TOKENS = 3
+NAMED_TOKENS: Final = 3
 """How many tokens around a difference an error names."""
+SPARE_EVENTS: Final = 64
+"""Events without a token that a stream may hold, besides as many as it may hold tokens."""
+MAX_LOGPROB: Final = 1e-3
+"""Rounding may bring a log-probability this far above 0."""
+MAX_NAME: Final = 100
+"""Characters of a name that an error repeats."""
 
 
 async def steps(
@@ -35,13 +41,31 @@ async def steps(
         EngineUnavailable: if the engine fails, or contradicts itself or the model's folder.
     """
     answer = _Answer(backend, model, folder, prompt, sampling)
-    async with aclosing(backend.generate(model, prompt, sampling, run_key)) as chunks:
-        async for chunk in chunks:
-            for step in answer.take(chunk):
-                yield step
-            if answer.cut:
-                return
+    with reading(backend):
+        async with aclosing(backend.generate(model, prompt, sampling, run_key)) as chunks:
+            async for chunk in chunks:
+                for step in answer.take(chunk):
+                    yield step
+                if answer.cut:
+                    return
     yield answer.last()
+
+
+@contextmanager
+def reading(backend: Backend) -> Iterator[None]:
+    """Numbers beyond all bounds, names that are no token's: what a backend can't make sense of is the engine's
+    failure."""
+    try:
+        yield
+    except (ArithmeticError, LookupError, ValueError) as error:
+        raise EngineUnavailable(
+            f"engine {backend.kind}: its answer cannot be read ({type(error).__name__}: {str(error)[:MAX_NAME]!r})"
+        ) from error
+
+
+def most_events(max_tokens: int) -> int:
+    """How many events the stream of an answer may have: the deadline of each bounds the time that it takes."""
+    return 2 * max_tokens + SPARE_EVENTS
 
 
 class _Answer:
@@ -57,6 +81,7 @@ class _Answer:
         self._limit = sampling.max_tokens
         self._stream = TextStream(folder.chat.growing_text(), eos_ids=folder.eos_ids, stop=sampling.stop)
         self._count = 0
+        self._events = 0
         self._text: list[str] = []
         self._engine_text: list[str] = []
         self._ended: Ended | None = None
@@ -81,20 +106,25 @@ class _Answer:
             self._fail(f"its answer broke off after {self._count} tokens")
         if self._last is None and self._backend.kind == "openai":
             # it has text, and no token ids: that there is no more of it is all that its end can mean
-            return Step(self._folder.eos_ids[0], "", math.nan, "stop")
+            self._step(self._folder.eos_ids[0], math.nan)
         if self._last is None:
             if self._ended == "length":
                 self._fail(
                     f"it stopped after {self._count} tokens, expected {self._limit} or an end-of-sequence token: its "
                     "own limit is lower; start it with a longer context"
                 )
-            self._fail(
-                f"it ended the answer after {self._count} tokens with none of the model's end-of-sequence tokens "
-                f"{list(self._folder.eos_ids)}; its generation config or template is another than that of "
-                f"{self._folder.path}"
-            )
+            self._no_eos()
+        if self._ended == "stop" and self._last.finish_reason == "length" and self._backend.kind != "openai":
+            self._no_eos()
         self._check_text()
         return self._last
+
+    def _no_eos(self) -> NoReturn:
+        self._fail(
+            f"it ended the answer after {self._count} tokens with none of the model's end-of-sequence tokens "
+            f"{list(self._folder.eos_ids)}; its generation config or template is another than that of "
+            f"{self._folder.path}"
+        )
 
     def _step(self, token_id: TokenId, logprob: float) -> Step | None:
         if self.cut:
@@ -106,10 +136,12 @@ class _Answer:
                 f"got token id {token_id}, expected one below {self._folder.vocab_size}: it runs another model than "
                 f"that of {self._folder.path}"
             )
+        if logprob > MAX_LOGPROB:
+            self._fail(f"got log-probability {logprob} of token {token_id}, expected none above 0")
         self._count += 1
         text, reason = self._stream.push(token_id, last=self._count >= self._limit)
         self._text.append(text)
-        step = Step(token_id, text, logprob, reason)
+        step = Step(token_id, text, min(logprob, 0.0), reason)
         return self._closing(step, reason) if reason is not None else step
 
     def _closing(self, step: Step, reason: FinishReason) -> Step | None:
@@ -120,12 +152,17 @@ class _Answer:
         return None
 
     def _check(self, chunk: Chunk) -> None:
+        self._events += 1
+        if self._events > most_events(self._limit):
+            self._fail(
+                f"got {self._events} events without an end of the answer, expected at most {self._limit} tokens"
+            )
         if len(chunk.logprobs) != len(chunk.token_ids):
             self._fail(
                 f"got {len(chunk.token_ids)} token ids and {len(chunk.logprobs)} log-probabilities for them"
             )
         if chunk.model is not None and chunk.model != self._model:
-            self._fail(f"it was answered by model {chunk.model!r}, expected {self._model!r}")
+            self._fail(f"it was answered by model {chunk.model[:MAX_NAME]!r}, expected {self._model!r}")
         read = chunk.prompt_token_ids
         if read is not None and read != self._prompt.token_ids:
             self._fail(f"it read another prompt than it was sent: {difference(read, self._prompt.token_ids)}")

@@ -18,6 +18,7 @@ import anyio
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from targon.engines.errors import EngineBusy, EngineUnavailable, TaskRefused
+from targon.protocol.text import REPLACEMENT
 
 MAX_ANSWER_BYTES = 256 * 1024 * 1024
 """A whole answer (scores of a long completion are the largest) that is longer is none of an engine's."""
@@ -25,6 +26,8 @@ MAX_EVENT_BYTES = 4 * 1024 * 1024
 """One event of a stream; the first one may carry the whole prompt."""
 QUOTED = 300
 """Characters of an engine's own words that an error repeats."""
+MAX_WORDS = 4_000
+"""Characters of an error, whatever is quoted in it."""
 
 _TRIES = 2
 _AGAIN = (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError)
@@ -55,6 +58,7 @@ class Calls:
         self, session: aiohttp.ClientSession, url: str, *, timeout_s: float, max_requests: int, max_queue: int
     ) -> None:
         self.url = url.rstrip("/")
+        self._key = session.headers.get("Authorization", "").removeprefix("Bearer ")
         self._session = session
         self._timeout_s = timeout_s
         self._timeout = aiohttp.ClientTimeout(total=None, sock_read=timeout_s)
@@ -64,7 +68,10 @@ class Calls:
 
     async def get(self, route: str, kind: type[P], *, timeout_s: float | None = None) -> P:
         """The answer to a GET. Raises ``EngineUnavailable``."""
-        return self.parse(kind, await self._whole("GET", route, None, timeout_s), route)
+        try:
+            return self.parse(kind, await self._whole("GET", route, None, timeout_s), route)
+        except TaskRefused as error:  # there was no task
+            raise EngineUnavailable(f"{error}; is it an engine at all?") from error
 
     async def post(self, route: str, body: Mapping[str, Any], kind: type[P]) -> P:
         """The whole answer to a POST. Raises ``TaskRefused``, ``EngineBusy`` or ``EngineUnavailable``."""
@@ -80,7 +87,7 @@ class Calls:
         """
         try:
             return json.loads(await self._whole("GET" if body is None else "POST", route, body, None))
-        except (_NoRoute, TaskRefused, ValueError):
+        except (_NoRoute, TaskRefused, ValueError, RecursionError):
             return None
 
     async def events(self, route: str, body: Mapping[str, Any]) -> AsyncGenerator[bytes, None]:
@@ -90,13 +97,17 @@ class Calls:
         :meth:`post` does.
         """
         async with self._turn(), self._request("POST", route, body, None) as response:
-            left, told_s = b"", self._now_s()
+            left, told_s = bytearray(), self._now_s()
             read = (
                 response.content.readany
             )  # each silence has aiohttp's deadline: ours costs more than the token
             try:
                 while part := await read():
-                    *lines, left = (left + part).split(b"\n")
+                    *lines, rest = part.split(b"\n")
+                    if lines:
+                        lines[0] = bytes(left) + lines[0]
+                        left.clear()
+                    left += rest
                     for line in lines:
                         if line.startswith(b"data:"):
                             data = line[5:].strip()
@@ -110,7 +121,7 @@ class Calls:
             except (aiohttp.ClientError, OSError) as error:
                 self._broke_off(error)
             if left.startswith(b"data:") and left[5:].strip() != b"[DONE]":
-                yield left[5:].strip()
+                yield bytes(left[5:].strip())
 
     def parse(self, kind: type[P], data: bytes, where: str) -> P:
         """An answer, read. Raises ``EngineUnavailable``."""
@@ -119,11 +130,17 @@ class Calls:
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             field = ".".join(map(str, first["loc"])) or "the whole answer"
-            self.fail(f"its answer to {where} cannot be read ({field}: {first['msg']}; got {_quoted(data)})")
+            words = _quoted(self._without_key(data))
+            self.fail(f"its answer to {where} cannot be read ({field}: {first['msg']}; got {words})")
 
     def fail(self, what: str) -> NoReturn:
         """Say what is wrong with the engine."""
-        raise EngineUnavailable(f"engine at {self.url}: {what}")
+        words = self._without_key(what.encode(errors="replace")).decode()
+        raise EngineUnavailable(f"engine at {self.url}: {_printable(words, MAX_WORDS)}")
+
+    def _without_key(self, data: bytes) -> bytes:
+        """What an engine says, if it repeats our own key."""
+        return data.replace(self._key.encode(), b"(the key)") if self._key else data
 
     async def _whole(
         self, method: str, route: str, body: Mapping[str, Any] | None, timeout_s: float | None
@@ -141,7 +158,7 @@ class Calls:
                     self.fail(f"got an answer of more than {MAX_ANSWER_BYTES:,} bytes, expected less")
         return b"".join(parts)
 
-    def _check_pace(self, left: bytes, told_s: float) -> float:
+    def _check_pace(self, left: bytearray, told_s: float) -> float:
         """Look at what came without being an event: an endless line, or signs of life and nothing else.
 
         Args:
@@ -157,7 +174,7 @@ class Calls:
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
         """A place among the requests under way."""
-        if self._room.statistics().tasks_waiting >= self._places:
+        if self._room.value == 0 and self._room.statistics().tasks_waiting >= self._places:
             raise EngineBusy(
                 f"engine at {self.url}: {self._places} requests wait for it already; ask again later, or ask fewer "
                 "at once"
@@ -187,7 +204,7 @@ class Calls:
         return await self._session.request(method, self.url + route, json=body, timeout=self._timeout)
 
     def _refused(self, route: str, status: int, data: bytes) -> NoReturn:
-        words = _words(data)
+        words = _words(self._without_key(data))
         if status in (400, 413, 422):
             raise TaskRefused(f"the engine at {self.url} refuses this request (HTTP {status}): {words}")
         if status in (429, 503):
@@ -231,14 +248,19 @@ def _words(data: bytes) -> str:
     """The engine's own words for what is wrong."""
     try:
         value = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return _quoted(data)
     for key in ("error", "message", "detail"):
         if isinstance(value, dict) and key in value:
             value = value[key]
-    return _quoted(value.encode() if isinstance(value, str) else data)
+    return _printable(value, QUOTED) if isinstance(value, str) else _quoted(data)
 
 
 def _quoted(data: bytes) -> str:
-    text = " ".join(data.decode(errors="replace").split())
-    return text if len(text) <= QUOTED else text[: QUOTED - 1] + "…"
+    return _printable(data[: QUOTED * 8].decode(errors="replace"), QUOTED)
+
+
+def _printable(text: str, most: int) -> str:
+    """In one line, and nothing that a terminal would take for a command."""
+    line = "".join(one if one.isprintable() else REPLACEMENT for one in " ".join(text.split()))
+    return line if len(line) <= most else line[: most - 1] + "…"

@@ -67,10 +67,14 @@ class RemoteEngine:
     async def score(self, tasks: Sequence[ScoreTask]) -> list[Scores]:
         checked = [(self._claim(task), task) for task in tasks]
         results: dict[int, Scores | EngineError] = {}
+        turns = anyio.Semaphore(
+            self._identity.max_batch
+        )  # tasks that come together don't crowd one another out
 
         async def score(place: int, prompt: tuple[TokenId, ...], task: ScoreTask) -> None:
             try:
-                results[place] = await self._scorer.score(prompt, task.token_ids, task.top_k)
+                async with turns:
+                    results[place] = await self._scorer.score(prompt, task.token_ids, task.top_k)
             except EngineError as error:
                 results[place] = error
 

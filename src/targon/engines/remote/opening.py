@@ -75,9 +75,11 @@ async def open_remote_engine(
     Raises:
         EngineUnavailable: if no engine answers there, its model isn't known here, or it runs another one.
     """
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise EngineUnavailable(f"engine address: got {url!r}, expected http://host:port")
+    _check_address(url)
+    if api_key and not api_key.isprintable():
+        raise EngineUnavailable(
+            "TARGON_ENGINE_API_KEY: got a key with a line break or the like, expected printable characters only"
+        )
     headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_S)
     timeout = aiohttp.ClientTimeout(total=None)
@@ -108,6 +110,23 @@ async def open_remote_engine(
             max_batch=min(max_requests, served.slots or max_requests),
         )
         yield RemoteEngine(backend, folder, identity, capabilities)
+
+
+def _check_address(url: str) -> None:
+    """Raises ``EngineUnavailable`` if it isn't one, or holds a password, which would be seen in every log."""
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        named = parts.username is not None
+    except ValueError:
+        good = named = False
+    if named:
+        raise EngineUnavailable(
+            "engine address: got one with a user name in it, expected http://host:port; put the key that the engine "
+            "wants into TARGON_ENGINE_API_KEY"
+        )
+    if not good:
+        raise EngineUnavailable(f"engine address: got {url!r}, expected http://host:port")
 
 
 async def _kind(calls: Calls) -> Kind:

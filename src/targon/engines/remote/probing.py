@@ -18,7 +18,7 @@ import numpy as np
 from targon.engines.errors import TaskRefused
 from targon.engines.model_card import CONVERSATIONS, greedy
 from targon.engines.port import Step
-from targon.engines.remote.answers import difference, steps
+from targon.engines.remote.answers import difference, most_events, reading, steps
 from targon.engines.remote.backend import Backend, Chunk, Prompt, Served
 from targon.engines.remote.folder import ModelFolder
 from targon.protocol.messages import ChatMessage, Dialect, Sampling
@@ -203,7 +203,13 @@ class _Probing:
         answers = []
         for messages in CONVERSATIONS:
             asked = greedy(messages)
-            answers.append([step async for step in self._steps(asked.messages, asked.sampling)])
+            try:
+                answers.append([step async for step in self._steps(asked.messages, asked.sampling)])
+            except TaskRefused as error:
+                self._find(
+                    "weights", "bad", f"not compared: {error}", "see what in the request it can't serve"
+                )
+                return []
         card = self.folder.card
         if card is None:
             self._find(
@@ -269,7 +275,7 @@ class _Probing:
                         logits[list(likely)] = list(likely.values())
                         agreed += choose(logits, sampling, run_key, position) == token_id
                         position += 1
-        except (TaskRefused, ValueError):
+        except (TaskRefused, LookupError, ValueError):
             return False
         return position > SAMPLER_SLIPS and agreed >= position - SAMPLER_SLIPS
 
@@ -293,11 +299,26 @@ class _Probing:
         prompt = self.folder.chat.encode(CONVERSATIONS[0])
         for length in LIST_LENGTHS:
             try:
-                await self.backend.prompt_logprobs(self.served.model, prompt[:2], length)
+                with reading(self.backend):
+                    await self.backend.prompt_logprobs(self.served.model, prompt[:2], length)
             except TaskRefused:
                 continue
             claimed = tuple(step.token_id for step in answers[0])
-            scored = await self.backend.prompt_logprobs(self.served.model, (*prompt, *claimed), 1)
+            sent = np.array((*prompt, *claimed), np.int64)
+            try:
+                with reading(self.backend):
+                    scored = await self.backend.prompt_logprobs(self.served.model, sent.tolist(), 1)
+            except TaskRefused as error:
+                self._find("scores", "bad", f"none of {sent.size} tokens: {error}", "it can be no reference")
+                return 0
+            if not np.array_equal(scored.token_ids, sent[1:]):
+                self._find(
+                    "scores",
+                    "bad",
+                    f"of {scored.token_ids.size + 1} tokens that are not the {sent.size} that it was sent",
+                    "something between it and us cuts requests short, or mixes them up: name the engine itself",
+                )
+                return 0
             own = np.array([step.logprob for step in answers[0]])
             apart = float(np.abs(scored.logprobs[-len(claimed) :] - own).mean())
             if not apart <= HALF_DIFFERENCE:
@@ -355,10 +376,19 @@ class _Probing:
     def _steps(self, messages: tuple[ChatMessage, ...], sampling: Sampling) -> AsyncGenerator[Step, None]:
         return steps(self.backend, self.served.model, self.folder, self._prompt(messages), sampling, 0)
 
-    def _chunks(
+    async def _chunks(
         self, messages: tuple[ChatMessage, ...], sampling: Sampling, run_key: int, top: int
     ) -> AsyncGenerator[Chunk, None]:
-        return self.backend.generate(self.served.model, self._prompt(messages), sampling, run_key, top=top)
+        """The chunks of an answer, and no more of them than it may have."""
+        prompt, left = self._prompt(messages), most_events(sampling.max_tokens)
+        generated = self.backend.generate(self.served.model, prompt, sampling, run_key, top=top)
+        with reading(self.backend):
+            async with aclosing(generated) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+                    left -= 1
+                    if not left:
+                        return
 
 
 _NO_SAMPLER: Final = (
@@ -379,4 +409,8 @@ def _both(decode: object, got: tuple[TokenId, ...], expected: tuple[TokenId, ...
         (n for n, (a, b) in enumerate(zip(got, expected, strict=False)) if a != b),
         min(len(got), len(expected)),
     )
-    return f"got {decode(got[place : place + 8])!r} at token {place}, expected {decode(expected[place : place + 8])!r}"
+    own = decode(expected[place : place + 8])
+    try:
+        return f"got {decode(got[place : place + 8])!r} at token {place}, expected {own!r}"
+    except (OverflowError, TypeError):  # they are no token ids
+        return difference(got, expected)

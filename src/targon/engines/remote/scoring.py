@@ -13,6 +13,7 @@ import numpy as np
 
 from targon.engines.errors import EngineUnavailable
 from targon.engines.port import Scores
+from targon.engines.remote.answers import reading
 from targon.engines.remote.backend import Backend, PromptLogprobs
 from targon.protocol.primitives import TokenId
 
@@ -47,7 +48,8 @@ class Scorer:
             TaskRefused, EngineBusy: as the backend does.
             EngineUnavailable: if what it answers doesn't fit what it was asked.
         """
-        found = await self._backend.prompt_logprobs(self._model, (*prompt, *claimed), top_k or -1)
+        with reading(self._backend):
+            found = await self._backend.prompt_logprobs(self._model, (*prompt, *claimed), top_k or -1)
         self._check_new(found.answer)
         sent = np.array((*prompt, *claimed)[1:], np.int64)
         if found.token_ids.shape != sent.shape or (found.token_ids != sent).any():
@@ -96,15 +98,20 @@ class Scorer:
         with np.errstate(invalid="ignore", over="ignore"):
             mass = np.exp(found.top_logprobs.astype(np.float64)).sum(axis=1)
             falling = (found.top_logprobs[:, 1:] <= found.top_logprobs[:, :-1]).all(axis=1)
+        different = np.diff(np.sort(found.top_ids, axis=1), axis=1).all(axis=1)
+        likelier = (found.top_logprobs > found.logprobs[:, None] + _ROUNDING).sum(axis=1)
         listed = found.top_ids == found.token_ids[:, None]
         with np.errstate(invalid="ignore"):
             same = ~listed | (np.abs(found.top_logprobs - found.logprobs[:, None]) <= _ROUNDING)
             same |= found.top_logprobs == found.logprobs[:, None]
         for what, good in (
             ("a log-probability that is none", ~np.isnan(found.logprobs) & (found.logprobs <= _ROUNDING)),
+            ("a log-probability that is none in a list", ~np.isnan(found.top_logprobs).any(axis=1)),
             ("probabilities that sum to more than 1", np.isfinite(mass) & (mass <= 1.0 + _ROUNDING)),
             ("a list out of order", falling),
             ("two log-probabilities of one token", same.all(axis=1)),
+            ("one token twice in a list", different),
+            ("a rank that contradicts the list", found.ranks >= likelier),
             (
                 "a token id beyond the vocabulary",
                 ((found.top_ids >= 0) & (found.top_ids < self._vocab_size)).all(axis=1),
