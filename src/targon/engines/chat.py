@@ -35,11 +35,11 @@ class ChatTokenizer:
             )
         self._backend = self._tokenizer.backend_tokenizer
 
-    @property
-    def eos_id(self) -> int | None:
-        """The tokenizer's own end-of-sequence token."""
-        value = self._tokenizer.eos_token_id
-        return value if isinstance(value, int) else None
+    def eos_ids(self, configured: object) -> tuple[TokenId, ...]:
+        """All end-of-sequence tokens: those of a generation configuration (an id, a list of them, or None), and the
+        tokenizer's own."""
+        ids = {*(configured if isinstance(configured, list) else [configured]), self._tokenizer.eos_token_id}
+        return tuple(sorted(TokenId(id_) for id_ in ids if isinstance(id_, int)))
 
     @property
     def vocab_size(self) -> int:

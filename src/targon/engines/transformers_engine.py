@@ -18,7 +18,6 @@ from anyio import to_thread
 from targon.engines.batch import Batch, Decoding
 from targon.engines.chat import ChatTokenizer
 from targon.engines.default_model import DEFAULT_MODEL_NAME, ensure_default_model
-from targon.engines.errors import TaskRefused
 from targon.engines.model_digest import model_digest
 from targon.engines.model_runner import ModelRunner, ReplayRow, ScoreRow
 from targon.engines.model_thread import ModelThread
@@ -32,12 +31,17 @@ from targon.engines.port import (
     Step,
 )
 from targon.engines.scheduler import Scheduler
+from targon.engines.task_checks import (
+    check_claim,
+    check_length,
+    check_sampler,
+    check_token_ids,
+    check_top_k,
+)
 from targon.engines.text_stream import TextStream
 from targon.engines.variants import Choose, sampler_of
-from targon.protocol.errors import UnsupportedSampling
 from targon.protocol.messages import ChatMessage
 from targon.protocol.primitives import Digest, TokenId
-from targon.protocol.sampler import check_draw, check_replayable
 from targon.protocol.text import answer_text
 
 DEFAULT_MODEL = "default"
@@ -89,7 +93,7 @@ async def open_transformers_engine(
             engine=engine_name if variant is None else f"{engine_name} ({variant})",
             vocab_size=int(runner.config.vocab_size),
             context_length=int(runner.config.max_position_embeddings),
-            eos_ids=_eos_ids(runner, chat),
+            eos_ids=chat.eos_ids(getattr(runner.generation_config, "eos_token_id", None)),
             dialects=("targon/1", "greedy"),
             max_batch=max_batch,
         )
@@ -135,9 +139,9 @@ class TransformersEngine:
             await self._scheduler.run()
 
     async def generate(self, task: GenerateTask) -> AsyncGenerator[Step, None]:
-        _check_draw(task)
+        check_sampler(task, self._identity.dialects)
         prompt = await self.prompt_token_ids(task.messages)
-        self._check_length(len(prompt), task.sampling.max_tokens, "max_tokens")
+        check_length(len(prompt), task.sampling.max_tokens, "max_tokens", self._identity)
         text = TextStream(self._chat.growing_text(), eos_ids=self._identity.eos_ids, stop=task.sampling.stop)
         steps = self._scheduler.generate(Decoding(prompt, task.sampling, task.run_key), text)
         async with aclosing(steps):
@@ -154,7 +158,7 @@ class TransformersEngine:
         return await to_thread.run_sync(self._chat.encode, messages)
 
     async def text(self, token_ids: Sequence[TokenId], stop: Sequence[str]) -> str:
-        self._check_token_ids(token_ids)
+        check_token_ids(token_ids, self._identity)
         return answer_text(token_ids, self._chat.decode, eos_ids=self._identity.eos_ids, stop=stop)
 
     async def check(self) -> None:
@@ -164,49 +168,16 @@ class TransformersEngine:
         self._scope.cancel()
 
     async def _score_row(self, task: ScoreTask) -> ScoreRow:
-        vocabulary = self._identity.vocab_size
-        if not 0 <= task.top_k <= vocabulary:
-            raise TaskRefused(f"top_k: got {task.top_k}, expected 0 (all) to {vocabulary}")
+        check_top_k(task, self._identity)
         return ScoreRow(await self._with_prompt(task), len(task.token_ids), task.top_k)
 
     async def _replay_row(self, task: ReplayTask) -> ReplayRow:
-        _check_draw(task)
+        check_sampler(task, self._identity.dialects)
         return ReplayRow(await self._with_prompt(task), len(task.token_ids), task.sampling, task.run_key)
 
     async def _with_prompt(self, task: ScoreTask | ReplayTask) -> tuple[TokenId, ...]:
         """The tokens of prompt and claim."""
-        if not task.token_ids:
-            raise TaskRefused("token_ids: got none, expected at least one token to score")
-        self._check_token_ids(task.token_ids)
+        check_claim(task, self._identity)
         prompt = await self.prompt_token_ids(task.messages)
-        self._check_length(len(prompt), len(task.token_ids), "claimed tokens")
+        check_length(len(prompt), len(task.token_ids), "claimed tokens", self._identity)
         return (*prompt, *task.token_ids)
-
-    def _check_length(self, prompt: int, more: int, what: str) -> None:
-        limit = self._identity.context_length
-        if prompt + more > limit:
-            raise TaskRefused(
-                f"context length: got {prompt} prompt tokens and {more} {what}, together {prompt + more}, "
-                f"expected at most {limit}"
-            )
-
-    def _check_token_ids(self, token_ids: Sequence[TokenId]) -> None:
-        vocabulary = self._identity.vocab_size
-        unknown = next((id_ for id_ in token_ids if not 0 <= id_ < vocabulary), None)
-        if unknown is not None:
-            raise TaskRefused(f"token id: got {unknown}, expected one from 0 to {vocabulary - 1}")
-
-
-def _check_draw(task: GenerateTask | ReplayTask) -> None:
-    try:
-        check_replayable(task.sampling)
-        check_draw(task.run_key, task.sampling.max_tokens, task.sampling.choice)
-    except (UnsupportedSampling, ValueError) as error:
-        raise TaskRefused(str(error)) from error
-
-
-def _eos_ids(runner: ModelRunner, chat: ChatTokenizer) -> tuple[TokenId, ...]:
-    """All end-of-sequence tokens: those of the generation config, and the tokenizer's own."""
-    configured = getattr(runner.generation_config, "eos_token_id", None)
-    ids = set(configured if isinstance(configured, list) else [configured]) | {chat.eos_id}
-    return tuple(sorted(TokenId(id_) for id_ in ids if id_ is not None))

@@ -47,8 +47,8 @@ ASKED = task(dialect="greedy", temperature=0.0, max_tokens=16)
 
 Likely = Callable[[Sequence[int]], dict[int, float]]
 """The most likely tokens behind others, most likely first, with their log-probabilities."""
-Changed = Callable[[dict[str, Any]], object]
-"""Breaks an answer, in place; a value that isn't None is given in its stead."""
+Changed = Callable[[dict[str, Any]], None]
+"""Breaks an answer, in place."""
 
 
 @cache
@@ -198,7 +198,7 @@ def healthy_vllm(
         rule: what it computes instead of :func:`likely`.
         template, tokenizer: change what ``/tokenize`` says of a conversation, and of a text.
         sampler: whether it draws by ``targon/1`` when it is told to.
-        events: changes the last event but one of each answer.
+        events: changes each event that has a token.
         scores: changes each answer to a request for ``prompt_logprobs``.
     """
     chat, numbers = model_folder().chat, itertools.count(1)
@@ -218,15 +218,16 @@ def healthy_vllm(
         if not body.get("stream"):
             return score(body)
         parts = _generated(body, rule, model, sampler=sampler)
-        changed = events(parts[-2])
-        return stream(*parts[:-2], parts[-2] if changed is None else changed, parts[-1])
+        for part in parts[:-1]:
+            events(part)
+        return stream(*parts)
 
     def score(body: dict[str, Any]) -> Answer:
         if not 0 <= body["prompt_logprobs"] <= LISTED:
             return refused(400, f"Requested prompt logprobs of {body['prompt_logprobs']}, limit {LISTED}")
         found = scored(body, rule, model, f"cmpl-{next(numbers)}")
-        changed = scores(found)
-        return whole(found if changed is None else changed)
+        scores(found)
+        return whole(found)
 
     served = {"id": model, "owned_by": "vllm", "root": root, "max_model_len": max_model_len}
     return {

@@ -140,7 +140,7 @@ def _show(engine: RemoteEngine) -> None:
         table.add_row(finding.what, Text(mark, style=colour), finding.got, finding.advice)
     console.print(table)
     console.print(f"model    {identity.name}, {identity.model_digest}", soft_wrap=True)
-    console.print(f"dialects {', '.join(found.dialects)}")
+    console.print(f"dialects {', '.join(found.dialects) or 'none'}")
     for sentence in conclusions(found):
         console.print(sentence, soft_wrap=True)
 

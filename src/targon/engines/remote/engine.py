@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from typing import Final
 
 import anyio
+from anyio import to_thread
 
 from targon.engines.errors import EngineError, EngineUnavailable, TaskRefused
 from targon.engines.port import (
@@ -23,10 +25,15 @@ from targon.engines.remote.folder import ModelFolder
 from targon.engines.remote.probing import Capabilities
 from targon.engines.remote.scoring import Scorer
 from targon.engines.replay_by_score import replay_by_score
-from targon.protocol.errors import UnsupportedSampling
-from targon.protocol.messages import ChatMessage
+from targon.engines.task_checks import (
+    check_claim,
+    check_length,
+    check_sampler,
+    check_token_ids,
+    check_top_k,
+)
+from targon.protocol.messages import ChatMessage, Dialect
 from targon.protocol.primitives import TokenId
-from targon.protocol.sampler import check_draw, check_sampling
 from targon.protocol.text import answer_text
 
 LIST_LENGTH = 20
@@ -34,6 +41,12 @@ LIST_LENGTH = 20
 calibration of replays from lists holds for lists of this length."""
 
 CHECK_SECONDS = 5.0
+
+SHORT_CHARS = 8_000
+"""Longer conversations are tokenized in a thread, which costs a fifth of a millisecond: this many take about two."""
+
+REPLAYED: Final[tuple[Dialect, ...]] = ("targon/1", "greedy")
+"""The samplers that can be replayed from scores, whether the engine itself runs them or not."""
 
 
 class RemoteEngine:
@@ -54,9 +67,9 @@ class RemoteEngine:
         return self._identity
 
     async def generate(self, task: GenerateTask) -> AsyncGenerator[Step, None]:
-        self._check_sampling(task)
-        prompt = self._prompt(task.messages)
-        self._check_length(len(prompt.token_ids), task.sampling.max_tokens, "max_tokens")
+        check_sampler(task, self._identity.dialects)
+        prompt = await self._prompt(task.messages)
+        check_length(len(prompt.token_ids), task.sampling.max_tokens, "max_tokens", self._identity)
         generated = steps(
             self._backend, self._served.model, self._folder, prompt, task.sampling, task.run_key
         )
@@ -65,11 +78,9 @@ class RemoteEngine:
                 yield step
 
     async def score(self, tasks: Sequence[ScoreTask]) -> list[Scores]:
-        checked = [(self._claim(task), task) for task in tasks]
+        checked = [(await self._claim(task), task) for task in tasks]
         results: dict[int, Scores | EngineError] = {}
-        turns = anyio.Semaphore(
-            self._identity.max_batch
-        )  # tasks that come together don't crowd one another out
+        turns = anyio.Semaphore(self._identity.max_batch)  # tasks of one call leave others their turn
 
         async def score(place: int, prompt: tuple[TokenId, ...], task: ScoreTask) -> None:
             try:
@@ -91,14 +102,14 @@ class RemoteEngine:
 
     async def replay(self, tasks: Sequence[ReplayTask]) -> list[Replayed]:
         for task in tasks:
-            self._check_sampling(task, replaying=True)
+            check_sampler(task, REPLAYED)
         return await replay_by_score(self, tasks, top_k=LIST_LENGTH)
 
     async def prompt_token_ids(self, messages: Sequence[ChatMessage]) -> tuple[TokenId, ...]:
-        return self._folder.chat.encode(messages)
+        return (await self._prompt(messages)).token_ids
 
     async def text(self, token_ids: Sequence[TokenId], stop: Sequence[str]) -> str:
-        self._check_token_ids(token_ids)
+        check_token_ids(token_ids, self._identity)
         return answer_text(token_ids, self._folder.chat.decode, eos_ids=self._folder.eos_ids, stop=stop)
 
     async def check(self) -> None:
@@ -120,51 +131,27 @@ class RemoteEngine:
     async def aclose(self) -> None:
         """Nothing is held that the connection doesn't hold."""
 
-    def _prompt(self, messages: tuple[ChatMessage, ...]) -> Prompt:
-        text = self._folder.chat.render(messages)
-        return Prompt(messages, text, self._folder.chat.encode_text(text))
+    async def _prompt(self, messages: Sequence[ChatMessage]) -> Prompt:
+        """A conversation rendered and tokenized; a long one in a thread, where it holds nobody up."""
+        if sum(len(message.content) for message in messages) <= SHORT_CHARS:
+            return self._rendered(messages)
+        return await to_thread.run_sync(self._rendered, messages)
 
-    def _claim(self, task: ScoreTask) -> tuple[TokenId, ...]:
+    def _rendered(self, messages: Sequence[ChatMessage]) -> Prompt:
+        text = self._folder.chat.render(messages)
+        return Prompt(tuple(messages), text, self._folder.chat.encode_text(text))
+
+    async def _claim(self, task: ScoreTask) -> tuple[TokenId, ...]:
         """The prompt of a task that can be scored."""
-        most = self.capabilities.prompt_logprobs
-        vocabulary = self._folder.vocab_size
-        if not 0 <= task.top_k <= vocabulary:
-            raise TaskRefused(f"top_k: got {task.top_k}, expected 0 (all) to {vocabulary}")
+        check_top_k(task, self._identity)
+        most, vocabulary = self.capabilities.prompt_logprobs, self._identity.vocab_size
         if (task.top_k or vocabulary) > most:
             raise TaskRefused(
                 f"top_k: got {task.top_k or f'0 (all {vocabulary})'}, expected at most {most}, which is what this "
                 "engine reports of given tokens"
             )
-        if not task.token_ids:
-            raise TaskRefused("token_ids: got none, expected at least one token to score")
-        self._check_token_ids(task.token_ids)
-        prompt = self._folder.chat.encode(task.messages)
+        check_claim(task, self._identity)
+        prompt = await self.prompt_token_ids(task.messages)
         # the engine generates a token of its own behind those that it scores
-        self._check_length(len(prompt), len(task.token_ids) + 1, "claimed tokens (and one more)")
+        check_length(len(prompt), len(task.token_ids) + 1, "claimed tokens (and one more)", self._identity)
         return prompt
-
-    def _check_sampling(self, task: GenerateTask | ReplayTask, *, replaying: bool = False) -> None:
-        sampling, dialects = task.sampling, self._identity.dialects
-        try:
-            check_sampling(sampling)
-            if sampling.dialect not in dialects and not (
-                replaying and sampling.dialect in ("targon/1", "greedy")
-            ):
-                raise UnsupportedSampling("dialect", sampling.dialect, " or ".join(map(repr, dialects)))
-            check_draw(task.run_key, sampling.max_tokens, sampling.choice)
-        except (UnsupportedSampling, ValueError) as error:
-            raise TaskRefused(str(error)) from error
-
-    def _check_length(self, prompt: int, more: int, what: str) -> None:
-        limit = self._identity.context_length
-        if prompt + more > limit:
-            raise TaskRefused(
-                f"context length: got {prompt} prompt tokens and {more} {what}, together {prompt + more}, "
-                f"expected at most {limit}"
-            )
-
-    def _check_token_ids(self, token_ids: Sequence[TokenId]) -> None:
-        vocabulary = self._folder.vocab_size
-        unknown = next((id_ for id_ in token_ids if not 0 <= id_ < vocabulary), None)
-        if unknown is not None:
-            raise TaskRefused(f"token id: got {unknown}, expected one from 0 to {vocabulary - 1}")

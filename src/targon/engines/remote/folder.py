@@ -61,20 +61,15 @@ class ModelFolder:
             chat=chat,
             vocab_size=vocab_size,
             context_length=context_length,
-            eos_ids=_eos_ids(_json(path / "generation_config.json"), config, chat),
+            eos_ids=chat.eos_ids(
+                _json(path / "generation_config.json").get("eos_token_id", config.get("eos_token_id"))
+            ),
         )
 
     @cached_property
     def card(self) -> ModelCard | None:
         """By which an engine's weights can be recognised; None if nobody made one."""
         return find_card(self.digest, self.path)
-
-
-def _eos_ids(generation: dict[str, Any], config: dict[str, Any], chat: ChatTokenizer) -> tuple[TokenId, ...]:
-    """All end-of-sequence tokens: those of the generation config, and the tokenizer's own."""
-    configured = generation.get("eos_token_id", config.get("eos_token_id"))
-    ids = set(configured if isinstance(configured, list) else [configured]) | {chat.eos_id}
-    return tuple(sorted(TokenId(id_) for id_ in ids if isinstance(id_, int)))
 
 
 def _json(file: Path) -> dict[str, Any]:

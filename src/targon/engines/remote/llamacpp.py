@@ -1,11 +1,15 @@
 """llama.cpp's own HTTP server: token ids in and out, a log-probability for each, no scoring.
 
+In a stream it holds tokens back that end in the middle of a character, and then names only the last of them. Its count
+shows that. So, at the first such character, the rest of the answer is asked for in one piece, which names them all.
+
 Its documentation: https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md
 """
 
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Annotated, Any, Final, Literal
@@ -64,7 +68,7 @@ class _Event(Part):
         drawn = self.completion_probabilities
         return Chunk(
             token_ids=self.tokens,
-            logprobs=tuple(one.logprob for one in drawn) or (math.nan,) * len(self.tokens),
+            logprobs=_aligned(self.tokens, drawn),
             text=self.content,
             top=tuple({one.id: one.logprob for one in position.top_logprobs} for position in drawn),
             ended=_ENDED.get(self.stop_type or "none") if self.stop else None,
@@ -72,6 +76,12 @@ class _Event(Part):
             completion_tokens=self.tokens_predicted if self.stop else None,
             model=self.model,
         )
+
+
+def _aligned(tokens: tuple[TokenId, ...], drawn: tuple[_Drawn, ...]) -> tuple[float, ...]:
+    """The log-probability of each token; NaN for those that end within a character, which have none."""
+    left = deque(drawn)
+    return tuple(left.popleft().logprob if left and left[0].id == id_ else math.nan for id_ in tokens)
 
 
 _ENDED: Final[dict[str, Ended]] = {"eos": "stop", "limit": "length"}
@@ -139,23 +149,40 @@ class LlamaCppBackend:
         top: int = 0,
     ) -> AsyncGenerator[Chunk, None]:
         body = {
-            "prompt": list(prompt.token_ids),
-            "n_predict": sampling.max_tokens,
-            "stream": True,
             "return_tokens": True,
             "n_probs": max(top, 1),
             "cache_prompt": True,
             **_OFF,
             **_sampler(sampling, run_key),
         }
-        async with aclosing(self._calls.events(_ROUTE, body)) as events:
+        told: list[TokenId] = []
+        streamed = {
+            "prompt": list(prompt.token_ids),
+            "n_predict": sampling.max_tokens,
+            "stream": True,
+            **body,
+        }
+        async with aclosing(self._calls.events(_ROUTE, streamed)) as events:
             async for data in events:
-                event = self._calls.parse(_Event, data, _ROUTE)
-                if event.error is not None:
-                    self._calls.fail(f"it failed in the middle of an answer: {event.error.message}")
-                if event.truncated:
-                    self._calls.fail("it cut the prompt short to make it fit; give it a larger context (-c)")
+                event = self._checked(self._calls.parse(_Event, data, _ROUTE))
+                if event.tokens_predicted is not None and event.tokens_predicted > len(told) + len(
+                    event.tokens
+                ):
+                    break
+                told += event.tokens
                 yield event.chunk()
+            else:
+                return
+        rest = {"prompt": [*prompt.token_ids, *told], "n_predict": sampling.max_tokens - len(told), **body}
+        whole = self._checked(await self._calls.post(_ROUTE, {**rest, "stream": False}, _Event))
+        yield whole.chunk()._replace(prompt_tokens=None, completion_tokens=len(told) + len(whole.tokens))
+
+    def _checked(self, event: _Event) -> _Event:
+        if event.error is not None:
+            self._calls.fail(f"it failed in the middle of an answer: {event.error.message}")
+        if event.truncated:
+            self._calls.fail("it cut the prompt short to make it fit; give it a larger context (-c)")
+        return event
 
     async def prompt_logprobs(
         self,

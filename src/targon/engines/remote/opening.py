@@ -107,7 +107,7 @@ async def open_remote_engine(
             context_length=capabilities.context_length,
             eos_ids=folder.eos_ids,
             dialects=capabilities.dialects,
-            max_batch=min(max_requests, served.slots or max_requests),
+            max_batch=_room(served, max_requests),
         )
         yield RemoteEngine(backend, folder, identity, capabilities)
 
@@ -146,6 +146,12 @@ async def _kind(calls: Calls) -> Kind:
             "http://host:port"
         )
     return "openai"
+
+
+def _room(served: Served, max_requests: int) -> int:
+    """How many requests it works on at once, as far as it says so in a way that can be meant."""
+    slots: object = served.slots
+    return min(max_requests, slots) if isinstance(slots, int) and slots > 0 else max_requests
 
 
 def _folder(served: Served, calls: Calls) -> str | Path:

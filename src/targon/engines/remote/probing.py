@@ -10,12 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 import numpy as np
 
-from targon.engines.errors import TaskRefused
+from targon.engines.errors import EngineUnavailable, TaskRefused
 from targon.engines.model_card import CONVERSATIONS, greedy
 from targon.engines.port import Step
 from targon.engines.remote.answers import difference, most_events, reading, steps
@@ -113,6 +113,17 @@ class _Probing:
     async def all(self) -> Capabilities:
         context_length = self._context_length()
         await self._tokenizer()
+        try:
+            return await self._work(context_length)
+        except EngineUnavailable as error:
+            if all(finding.judgement != "bad" for finding in self.findings):
+                raise
+            # another tokenizer makes for answers that contradict the model's: that it is another is what to say
+            self._find("answers", "bad", str(error))
+            return self._found(context_length)
+
+    async def _work(self, context_length: int) -> Capabilities:
+        """Everything that takes generating."""
         text_only = self.backend.kind == "openai"
         answers = [] if text_only else await self._weights()
         token_ids = bool(answers)
@@ -126,14 +137,25 @@ class _Probing:
         dialects.append("native")
         lists = await self._prompt_logprobs(answers) if token_ids else 0
         self._advise(tuple(dialects), lists, token_ids=token_ids, logprobs=logprobs, seeds=seeds)
-        return Capabilities(
-            kind=self.backend.kind,
-            served=self.served,
+        return replace(
+            self._found(context_length),
             dialects=tuple(dialects),
             token_ids=token_ids,
             logprobs=logprobs,
             prompt_logprobs=lists,
             seeds=seeds,
+        )
+
+    def _found(self, context_length: int) -> Capabilities:
+        """What was found so far, of an engine that can do nothing."""
+        return Capabilities(
+            kind=self.backend.kind,
+            served=self.served,
+            dialects=(),
+            token_ids=False,
+            logprobs=False,
+            prompt_logprobs=0,
+            seeds=False,
             context_length=context_length,
             difference=self.difference,
             findings=tuple(self.findings),
