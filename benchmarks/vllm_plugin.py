@@ -81,19 +81,26 @@ async def together(
     return answers, sum(map(len, answers)) / (time.perf_counter() - began)
 
 
+def _shared(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens two answers begin with alike."""
+    return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), len(one))
+
+
 async def check_keys(http: aiohttp.ClientSession, model: str) -> None:
     """Check that draws hang on the key, whatever else is in the batch, and that the plugin is there at all."""
     drawn = [targon(key, temperature=0.8, top_p=0.95) for key in (1, 2, 1, 2, 3)]
     mixed = [*drawn, {"temperature": 0}, {"temperature": 0.8}]
     (one, two, *again, other, _greedy, _random), _ = await together(http, model, mixed)
     alone = await complete(http, model, drawn[0])
-    if again != [one, two] or len({*map(tuple, (one, two, other))}) != 3:
+    # in half precision what else is in the batch turns a near-tie now and then, and all that follows
+    alike = min(_shared(again[0], one), _shared(again[1], two))
+    unlike = max(_shared(one, two), _shared(one, other), _shared(two, other))
+    if alike <= 2 * unlike:
         raise RuntimeError(
             "equal keys gave different tokens, or different keys equal ones: is the plugin loaded?"
         )
-    same = next((at for at, pair in enumerate(zip(alone, one, strict=True)) if pair[0] != pair[1]), len(one))
     sys.stdout.write(
-        f"one key, alone and among others: {same} of {len(one)} tokens before the first difference\n"
+        f"one key, alone and among others: {_shared(alone, one)} of {len(one)} tokens before the first difference\n"
     )
     for wrong in ({"presence_penalty": 0.5}, {"vllm_xargs": {"targon_run_key": "1"}}):
         body = {"model": model, "prompt": PROMPT, "max_tokens": 1} | drawn[0] | wrong

@@ -25,11 +25,11 @@ TARGET = 25
 """How many times dearer generating has to be, one at a time."""
 
 
-async def measure(url: str) -> list[Row]:
+async def measure(url: str, quick: bool) -> list[Row]:
     async with open_remote_engine(url) as engine:
         await verify_all(engine, [await answer(engine, 32, 8, 0)])
         rows = []
-        for prompt, tokens in SHAPES:
+        for prompt, tokens in SHAPES[: 1 if quick else None]:
             rows += await rows_of(engine, f"{engine.identity.engine} {engine.identity.dtype}", prompt, tokens)
         request, completion = await answer(engine, *SHAPES[0], 0)
         task = ReplayTask(request.messages, completion.token_ids, request.sampling, request_run_key(request))
@@ -55,7 +55,9 @@ def main() -> None:
         prog="python -m benchmarks.vllm_verdict", description=__doc__, formatter_class=raw
     )
     parser.add_argument("url", help="address of the vLLM")
-    rows = anyio.run(measure, parser.parse_args().url)
+    parser.add_argument("--quick", action="store_true", help="one shape only")
+    arguments = parser.parse_args()
+    rows = anyio.run(measure, arguments.url, arguments.quick)
     console = Console(width=150)
     console.print(table([("vllm", row) for row in rows]))
     console.print(f"target: {TARGET} times alone; {BATCH} at once is stated")

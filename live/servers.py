@@ -41,11 +41,11 @@ def vllm(folder: Path, dtype: str, core: int, *flags: str) -> Iterator[str]:
     """The address of a vLLM with the protocol sampler, on one core."""
     port = free_port()
     # the build for processors brings no `vllm` command: its server is started as a module
-    names = {"vllm": None, "serve": "--model", "MODEL_FOLDER": str(ensure_default_model()), "8000": str(port)}
-    words = [names.get(word, word) for word in documented("vllm serve")]
+    names = {"serve": "--model", "MODEL_FOLDER": str(ensure_default_model()), "8000": str(port)}
+    _, *words = (names.get(word, word) for word in documented("vllm serve"))
     command = [
         *(str(PYTHON), "-m", "vllm.entrypoints.openai.api_server"),
-        *(word for word in words if word is not None),
+        *words,
         *("--dtype", dtype),
         *VLLM_FLAGS,
         *flags,

@@ -94,11 +94,8 @@ class _Answer:
         self._check(chunk)
         self._engine_text.append(chunk.text)
         self._ended = chunk.ended or self._ended
-        return [
-            step
-            for token_id, logprob in zip(chunk.token_ids, chunk.logprobs, strict=True)
-            if (step := self._step(token_id, logprob)) is not None
-        ]
+        steps = map(self._step, chunk.token_ids, chunk.logprobs)
+        return [step for step in steps if step is not None]
 
     def last(self) -> Step:
         """The last step, once the engine's answer has ended."""

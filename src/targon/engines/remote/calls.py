@@ -7,11 +7,11 @@ engine closed a pooled connection before it answered at all. An answer that has 
 
 from __future__ import annotations
 
+import asyncio
 import json
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, Self, TypeVar
 
 import aiohttp
 import anyio
@@ -61,8 +61,6 @@ class Calls:
         self._key = session.headers.get("Authorization", "").removeprefix("Bearer ")
         self._session = session
         self._timeout_s = timeout_s
-        self._timeout = aiohttp.ClientTimeout(total=None, sock_read=timeout_s)
-        self._now_s = time.monotonic
         self._room = anyio.Semaphore(max_requests)
         self._places = max_queue
 
@@ -97,29 +95,31 @@ class Calls:
         :meth:`post` does.
         """
         async with self._turn(), self._request("POST", route, body, None) as response:
-            left, told_s = bytearray(), self._now_s()
-            read = (
-                response.content.readany
-            )  # each silence has aiohttp's deadline: ours costs more than the token
-            try:
-                while part := await read():
-                    *lines, rest = part.split(b"\n")
-                    if lines:
-                        lines[0] = bytes(left) + lines[0]
-                        left.clear()
-                    left += rest
-                    for line in lines:
-                        if line.startswith(b"data:"):
-                            data = line[5:].strip()
-                            if data == b"[DONE]":
-                                return
-                            told_s = 0.0
-                            yield data
-                    told_s = self._check_pace(left, told_s)
-            except TimeoutError:
-                self._late(self._timeout_s)
-            except (aiohttp.ClientError, OSError) as error:
-                self._broke_off(error)
+            left = bytearray()
+            read = response.content.readany
+            with _Silence(response, self._timeout_s) as silence:
+                try:
+                    while part := await read():
+                        *lines, rest = part.split(b"\n")
+                        if lines:
+                            lines[0] = bytes(left) + lines[0]
+                            left.clear()
+                        left += rest
+                        for line in lines:
+                            if line.startswith(b"data:"):
+                                data = line[5:].strip()
+                                if data == b"[DONE]":
+                                    return
+                                silence.broken()
+                                yield data
+                        if len(left) > MAX_EVENT_BYTES:
+                            self.fail(f"got an event of more than {MAX_EVENT_BYTES:,} bytes, expected less")
+                except (aiohttp.ClientError, OSError) as error:
+                    if silence.lasted:
+                        self._late(self._timeout_s)
+                    self._broke_off(error)
+                if silence.lasted:
+                    self._late(self._timeout_s)
             if left.startswith(b"data:") and left[5:].strip() != b"[DONE]":
                 yield bytes(left[5:].strip())
 
@@ -158,19 +158,6 @@ class Calls:
                     self.fail(f"got an answer of more than {MAX_ANSWER_BYTES:,} bytes, expected less")
         return b"".join(parts)
 
-    def _check_pace(self, left: bytearray, told_s: float) -> float:
-        """Look at what came without being an event: an endless line, or signs of life and nothing else.
-
-        Args:
-            told_s: when the last event came, by our clock; 0: just now.
-        """
-        if len(left) > MAX_EVENT_BYTES:
-            self.fail(f"got an event of more than {MAX_EVENT_BYTES:,} bytes, expected less")
-        now_s = self._now_s()
-        if told_s and now_s - told_s > self._timeout_s:
-            self._late(self._timeout_s)
-        return told_s or now_s
-
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
         """A place among the requests under way."""
@@ -198,10 +185,10 @@ class Calls:
     async def _sent(self, method: str, route: str, body: Mapping[str, Any] | None) -> aiohttp.ClientResponse:
         for _ in range(_TRIES - 1):
             try:
-                return await self._session.request(method, self.url + route, json=body, timeout=self._timeout)
+                return await self._session.request(method, self.url + route, json=body)
             except _AGAIN:
                 await anyio.sleep(0.05)
-        return await self._session.request(method, self.url + route, json=body, timeout=self._timeout)
+        return await self._session.request(method, self.url + route, json=body)
 
     def _refused(self, route: str, status: int, data: bytes) -> NoReturn:
         words = _words(self._without_key(data))
@@ -238,6 +225,39 @@ class Calls:
 
     def _broke_off(self, error: Exception) -> NoReturn:
         self.fail(f"it broke off ({str(error) or type(error).__name__}); look at its log")
+
+
+class _Silence:
+    """Closes an answer in which no event came for so long, whatever else did. A timer that looks now and then: setting
+    one anew for each event would cost as much as reading it.
+    """
+
+    def __init__(self, response: aiohttp.ClientResponse, limit_s: float) -> None:
+        self._response = response
+        self._limit_s = limit_s
+        self._loop = asyncio.get_running_loop()
+        self._since_s = self._loop.time()
+        self.lasted = False
+        """Whether it was closed."""
+
+    def broken(self) -> None:
+        """An event came."""
+        self._since_s = self._loop.time()
+
+    def __enter__(self) -> Self:
+        self._timer = self._loop.call_later(self._limit_s, self._look)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+
+    def _look(self) -> None:
+        left_s = self._since_s + self._limit_s - self._loop.time()
+        if left_s > 0.0:
+            self._timer = self._loop.call_later(left_s, self._look)
+        else:
+            self.lasted = True
+            self._response.close()
 
 
 class _NoRoute(EngineUnavailable):

@@ -20,7 +20,7 @@ import numpy as np
 from pydantic import Field
 
 from targon.engines.errors import EngineBusy, TaskRefused
-from targon.engines.remote.answers import difference
+from targon.engines.remote.answers import difference, most_events
 from targon.engines.remote.backend import Chunk, Ended, Prompt, PromptLogprobs, Served
 from targon.engines.remote.calls import Calls, Part
 from targon.engines.sampler_arguments import sampler_arguments
@@ -190,7 +190,11 @@ class SglangBackend:
     async def _scored(self, model: str, prompt: Prompt, sampling: Sampling, run_key: int, top: int) -> Chunk:
         """A whole answer, with what the model says of its tokens before any processor."""
         async with aclosing(self._stream(prompt, sampling, run_key, 0)) as chunks:
-            parts = [chunk async for chunk in chunks]
+            parts: list[Chunk] = []
+            async for chunk in chunks:
+                parts.append(chunk)
+                if len(parts) > most_events(sampling.max_tokens):
+                    self._calls.fail(f"got {len(parts)} events for an answer of {sampling.max_tokens} tokens")
         ids = tuple(id_ for part in parts for id_ in part.token_ids)
         found = await self.prompt_logprobs(model, (*prompt.token_ids, *ids), top)
         rows = slice(len(prompt.token_ids) - 1, None)
