@@ -217,7 +217,6 @@ async def test_generating_and_scoring_go_on_together(engine: Engine) -> None:
         (task(max_tokens=8_200), ("context length", "8200 max_tokens", "at most 8192")),
         (task("word " * 9_000), ("context length", "at most 8192")),
         (task(dialect="vllm"), ("dialect", "'vllm'")),
-        (task(dialect="native"), ("dialect", "'native'")),
         (task(temperature=0.01), ("temperature", "0.01", "0.05")),
         (task(dialect="greedy"), ("temperature", "0.8")),
         (GenerateTask((), task().sampling, 0), ("messages",)),
@@ -230,6 +229,11 @@ async def test_a_task_that_cannot_be_served_is_refused_by_name(
         await answer(engine, asked)
     for part in named:
         assert part in str(refusal.value)
+
+
+async def test_a_sampler_of_its_own_is_none_that_it_has(engine: Engine) -> None:
+    with pytest.raises(TaskRefused, match="dialect: got 'native'"):
+        await answer(engine, task(dialect="native"))
 
 
 @pytest.mark.parametrize(

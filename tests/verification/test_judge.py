@@ -136,6 +136,19 @@ async def test_the_bounds_are_those_of_what_the_reference_could_see(make_request
     assert (found.verdict.outcome, found.band) == ("pass", listed)
 
 
+async def test_a_reference_that_reports_lists_needs_no_bounds_of_whole_replays(make_request, answer, engine):
+    listed = band_with((0.9,) * 9).model_copy(update={"scope": ALL.model_copy(update={"replay": "list"})})
+    alone = CALIBRATION.model_copy(update={"bands": (listed,)})
+    request = make_request()
+    engine.seen = 5
+    found = await judged(request, answer(request), engine, alone)
+    assert (found.verdict.outcome, found.band) == ("pass", listed)
+    engine.seen = 0
+    found = await judged(request, answer(request), engine, alone)
+    assert found.verdict.outcome == "inconclusive"
+    assert "a replay from the whole (calibrated: list)" in found.verdict.reason
+
+
 async def test_a_reference_that_is_another_model_than_the_calibrations_charges_nobody(
     make_request, answer, engine
 ):

@@ -68,30 +68,35 @@ async def judge(
     except EngineError as error:
         trouble = inconclusive("structure", f"our reference engine could not decide: {error}")
         return Judgement(_said(request, trouble))
-    band = _band(calibration, request, len(prompt), "whole")
-    if isinstance(band, NoBand):
-        return Judgement(inconclusive(METHOD, band.reason))
+    expected = _band(calibration, request, len(prompt), _replays(calibration))
+    if isinstance(expected, NoBand):
+        return Judgement(inconclusive(METHOD, expected.reason))
     verdict, divergence = await judge_divergence(
         request,
         response.completion,
         engine,
         similarity_threshold=similarity_threshold,
-        margin_tolerance=band.margin,
+        margin_tolerance=expected.margin,
         model_digest=model_digest,
         deadline_s=deadline_s,
     )
     if divergence.replayed is None or verdict.outcome == "inconclusive":
         return Judgement(verdict)
-    if divergence.replayed.top_k:
-        band = _band(calibration, request, len(prompt), "list")
-        if isinstance(band, NoBand):
-            return Judgement(inconclusive(METHOD, band.reason, **verdict.evidence))
+    band = _band(calibration, request, len(prompt), "list" if divergence.replayed.top_k else "whole")
+    if isinstance(band, NoBand):
+        return Judgement(inconclusive(METHOD, band.reason, **verdict.evidence))
     return Judgement(verdict, Observations.of(divergence.replay, request.sampling.temperature), band)
 
 
 def _said(request: GenerateRequest, verdict: Verdict) -> Verdict:
     """A verdict whose reason says so where the work is native."""
     return replace(verdict, reason=reason_about(request.sampling.dialect, verdict.reason))
+
+
+def _replays(calibration: Calibration | None) -> str:
+    """What kind of replay a calibration's reference makes."""
+    kinds = {band.scope.replay for band in calibration.bands} if calibration is not None else {"whole"}
+    return "whole" if "whole" in kinds else "list"
 
 
 def _band(

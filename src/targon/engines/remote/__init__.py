@@ -8,9 +8,9 @@ speaks its API. Nothing here runs a model, or imports torch.
 from __future__ import annotations
 
 from targon.engines.remote.backend import Served
+from targon.engines.remote.capabilities import Capabilities, Finding
 from targon.engines.remote.engine import LIST_LENGTH, RemoteEngine
 from targon.engines.remote.opening import KINDS, Kind, open_remote_engine
-from targon.engines.remote.probing import Capabilities, Finding
 
 __all__ = [
     "KINDS",

@@ -21,8 +21,8 @@ from targon.engines.port import (
 )
 from targon.engines.remote.answers import steps
 from targon.engines.remote.backend import Backend, Prompt
+from targon.engines.remote.capabilities import Capabilities
 from targon.engines.remote.folder import ModelFolder
-from targon.engines.remote.probing import Capabilities
 from targon.engines.remote.scoring import Scorer
 from targon.engines.replay_by_score import replay_by_score
 from targon.engines.task_checks import (

@@ -16,11 +16,12 @@ from targon.engines.errors import EngineUnavailable
 from targon.engines.port import ModelIdentity
 from targon.engines.remote.backend import Backend, Served
 from targon.engines.remote.calls import Calls
+from targon.engines.remote.capabilities import Capabilities
 from targon.engines.remote.engine import RemoteEngine
 from targon.engines.remote.folder import DEFAULT_MODEL, ModelFolder
 from targon.engines.remote.llamacpp import LlamaCppBackend
 from targon.engines.remote.openai import OpenAiBackend
-from targon.engines.remote.probing import Capabilities, probe
+from targon.engines.remote.probing import probe
 from targon.engines.remote.sglang import SglangBackend
 from targon.engines.remote.tgi import TgiBackend
 from targon.engines.remote.vllm import VllmBackend

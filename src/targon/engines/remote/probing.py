@@ -11,7 +11,7 @@ import math
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 
@@ -20,13 +20,17 @@ from targon.engines.model_card import CONVERSATIONS, greedy
 from targon.engines.port import Step
 from targon.engines.remote.answers import difference, most_events, reading, steps
 from targon.engines.remote.backend import Backend, Chunk, Prompt, Served
+from targon.engines.remote.capabilities import (
+    FLOAT32_DIFFERENCE,
+    HALF_DIFFERENCE,
+    Capabilities,
+    Finding,
+    Judgement,
+)
 from targon.engines.remote.folder import ModelFolder
 from targon.protocol.messages import ChatMessage, Dialect, Sampling
 from targon.protocol.primitives import TokenId, u64_hex
 from targon.protocol.sampler import choose
-
-Judgement = Literal["good", "note", "bad"]
-"""``good``: as it should be. ``note``: something that can't be had, with advice. ``bad``: work would go wrong."""
 
 SAMPLER_TOKENS: Final = 16
 SAMPLER_CANDIDATES: Final = 8
@@ -39,57 +43,7 @@ a near-tie in half precision. Another sampler agrees in a third of them."""
 LIST_LENGTHS: Final = (-1, 1000, 500, 200, 100, 50, 20, 10, 5, 1)
 """Numbers of prompt log-probabilities that are tried; -1: the whole vocabulary."""
 
-FLOAT32_DIFFERENCE: Final = 2e-4
-"""Nats. Mean difference of log-probabilities up to which an engine computes in float32: seen were 1e-6 (vLLM)."""
-HALF_DIFFERENCE: Final = 0.15
-"""Nats. Up to which it computes in a half-precision format, or with 8-bit weights: seen were 0.03 and 0.06.
-Beyond lie 4-bit weights (0.5) and other models."""
-
 PLAIN_TEXT: Final = "The quick brown fox: 3.14159, naïve café, 漢字 😀,\n\ttabs  and   spaces."
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One line of what was found."""
-
-    what: str
-    judgement: Judgement
-    got: str
-    advice: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Capabilities:
-    """What an engine can do."""
-
-    kind: str
-    served: Served
-    dialects: tuple[Dialect, ...]
-    """The samplers that it was seen to run."""
-    token_ids: bool
-    """Whether it says which tokens it generated."""
-    logprobs: bool
-    """Whether it says how likely each was."""
-    prompt_logprobs: int
-    """How many of the most likely tokens it reports for given ones; 0: none, it can be no reference."""
-    seeds: bool
-    """Whether the same seed gives the same answer."""
-    context_length: int
-    difference: float | None
-    """Mean difference of its log-probabilities from those of the model's card, in nats; None if there is no card."""
-    findings: tuple[Finding, ...]
-
-    @property
-    def right_model(self) -> bool:
-        """Whether nothing was found that makes its answers another model's."""
-        return all(finding.judgement != "bad" for finding in self.findings)
-
-    @property
-    def dtype(self) -> str:
-        """What its log-probabilities look like: ``float32``, ``bfloat16`` (for any half precision), ``unknown``."""
-        if self.difference is None:
-            return "unknown"
-        return "float32" if self.difference <= FLOAT32_DIFFERENCE else "bfloat16"
 
 
 async def probe(backend: Backend, folder: ModelFolder, served: Served) -> Capabilities:

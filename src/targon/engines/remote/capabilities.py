@@ -1,0 +1,62 @@
+"""What was found of an engine: what it can do, whether it runs the model that it should, and advice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from targon.engines.remote.backend import Served
+from targon.protocol.messages import Dialect
+
+Judgement = Literal["good", "note", "bad"]
+"""``good``: as it should be. ``note``: something that can't be had, with advice. ``bad``: work would go wrong."""
+
+FLOAT32_DIFFERENCE: Final = 2e-4
+"""Nats. Mean difference of log-probabilities up to which an engine computes in float32: seen were 1e-6 (vLLM)."""
+HALF_DIFFERENCE: Final = 0.15
+"""Nats. Up to which it computes in a half-precision format, or with 8-bit weights: seen were 0.03 and 0.06.
+Beyond lie 4-bit weights (0.5) and other models."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of what was found."""
+
+    what: str
+    judgement: Judgement
+    got: str
+    advice: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What an engine can do."""
+
+    kind: str
+    served: Served
+    dialects: tuple[Dialect, ...]
+    """The samplers that it was seen to run."""
+    token_ids: bool
+    """Whether it says which tokens it generated."""
+    logprobs: bool
+    """Whether it says how likely each was."""
+    prompt_logprobs: int
+    """How many of the most likely tokens it reports for given ones; 0: none, it can be no reference."""
+    seeds: bool
+    """Whether the same seed gives the same answer."""
+    context_length: int
+    difference: float | None
+    """Mean difference of its log-probabilities from those of the model's card, in nats; None if there is no card."""
+    findings: tuple[Finding, ...]
+
+    @property
+    def right_model(self) -> bool:
+        """Whether nothing was found that makes its answers another model's."""
+        return all(finding.judgement != "bad" for finding in self.findings)
+
+    @property
+    def dtype(self) -> str:
+        """What its log-probabilities look like: ``float32``, ``bfloat16`` (for any half precision), ``unknown``."""
+        if self.difference is None:
+            return "unknown"
+        return "float32" if self.difference <= FLOAT32_DIFFERENCE else "bfloat16"
