@@ -122,8 +122,13 @@ def test_answers_replayed_from_a_list_make_bounds_of_their_own() -> None:
     whole, listed = calibrate(IDENTITY, {"bf16": answers}).bands
     assert (whole.scope.replay, whole.configurations[0].completions) == ("whole", 3)
     assert (listed.scope.replay, listed.configurations[0].completions) == ("list", 4)
-    alone = calibrate(IDENTITY, {"bf16": answers[:3]}).bands
-    assert alone == (whole,)
+
+
+def test_answers_replayed_from_a_list_lend_nothing_to_whole_replays() -> None:
+    little, lists = honest(5, **GREEDY), honest(400, seed=2, whole="list", **USUAL)
+    (alone,) = calibrate(IDENTITY, {"bf16": little}).bands
+    whole, _ = calibrate(IDENTITY, {"bf16": [*little, *lists]}).bands
+    assert whole.gaps == alone.gaps
 
 
 # within which scope

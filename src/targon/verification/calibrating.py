@@ -127,8 +127,6 @@ def calibrate(identity: ModelIdentity, measured: Mapping[str, Sequence[Measured]
         CalibrationError: if there are none in any band.
     """
     answers = [one for group in measured.values() for one in group]
-    if not answers:
-        raise CalibrationError("got no honest answers, expected some for each configuration")
     bounded = {
         (name, replay): scope.model_copy(
             update={
@@ -157,7 +155,9 @@ def calibrate(identity: ModelIdentity, measured: Mapping[str, Sequence[Measured]
         if runs[band]
     ]
     if not bands:
-        raise CalibrationError(f"got no honest answers within any of the bands: {', '.join(SCOPES)}")
+        raise CalibrationError(
+            f"got no honest answers within any of the bands, expected some: {', '.join(SCOPES)}"
+        )
     return Calibration(
         model_digest=identity.model_digest,
         engine=engine_name(identity),

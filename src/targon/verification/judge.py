@@ -68,7 +68,8 @@ async def judge(
     except EngineError as error:
         trouble = inconclusive("structure", f"our reference engine could not decide: {error}")
         return Judgement(_said(request, trouble))
-    expected = _band(calibration, request, len(prompt), _replays(calibration))
+    replays = _replays(calibration)
+    expected = _band(calibration, request, len(prompt), replays)
     if isinstance(expected, NoBand):
         return Judgement(inconclusive(METHOD, expected.reason))
     verdict, divergence = await judge_divergence(
@@ -82,7 +83,8 @@ async def judge(
     )
     if divergence.replayed is None or verdict.outcome == "inconclusive":
         return Judgement(verdict)
-    band = _band(calibration, request, len(prompt), "list" if divergence.replayed.top_k else "whole")
+    seen = "list" if divergence.replayed.top_k else "whole"
+    band = expected if seen == replays else _band(calibration, request, len(prompt), seen)
     if isinstance(band, NoBand):
         return Judgement(inconclusive(METHOD, band.reason, **verdict.evidence))
     return Judgement(verdict, Observations.of(divergence.replay, request.sampling.temperature), band)
