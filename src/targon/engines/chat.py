@@ -20,6 +20,11 @@ _BYTES: Final = {chr(byte): byte for byte in _PLAIN} | {
 }
 
 
+def turns(messages: Sequence[ChatMessage]) -> list[dict[str, str]]:
+    """A conversation in the form that templates and engines take."""
+    return [{"role": message.role, "content": message.content} for message in messages]
+
+
 class ChatTokenizer:
     """Renders conversations as the model was taught to read them."""
 
@@ -64,9 +69,12 @@ class ChatTokenizer:
 
         if not messages:
             raise TaskRefused("messages: got none, expected at least one")
-        turns = [{"role": message.role, "content": message.content} for message in messages]
         try:
-            return str(self._tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False))
+            return str(
+                self._tokenizer.apply_chat_template(
+                    turns(messages), add_generation_prompt=True, tokenize=False
+                )
+            )
         except TemplateError as error:
             raise TaskRefused(f"messages: the model's chat template refuses them: {error}") from error
 

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
+from targon.engines.chat import turns
 from targon.engines.errors import TaskRefused
 from targon.engines.remote.backend import Chunk, Ended, Prompt, PromptLogprobs, Served
 from targon.engines.remote.calls import Calls, Part
@@ -127,8 +128,7 @@ class LlamaCppBackend:
         )
 
     async def render(self, messages: Sequence[ChatMessage]) -> tuple[TokenId, ...] | None:
-        turns = [{"role": message.role, "content": message.content} for message in messages]
-        answer = await self._calls.offers("/apply-template", {"messages": turns})
+        answer = await self._calls.offers("/apply-template", {"messages": turns(messages)})
         text = answer.get("prompt") if isinstance(answer, dict) else None
         return await self.tokenize(text) if isinstance(text, str) else None
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final, NoReturn
 
 from pydantic import Field
 
+from targon.engines.chat import turns
 from targon.engines.errors import EngineBusy, TaskRefused
 from targon.engines.remote.backend import Chunk, Ended, Prompt, PromptLogprobs, Served
 from targon.engines.remote.calls import Calls, Part
@@ -96,7 +97,7 @@ class OpenAiBackend:
     ) -> AsyncGenerator[Chunk, None]:
         body = {
             "model": model,
-            "messages": [{"role": one.role, "content": one.content} for one in prompt.messages],
+            "messages": turns(prompt.messages),
             "max_tokens": sampling.max_tokens,
             "stream": True,
             **_sampler(sampling, run_key),

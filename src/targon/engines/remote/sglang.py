@@ -19,6 +19,7 @@ from uuid import uuid4
 import numpy as np
 from pydantic import Field
 
+from targon.engines.chat import turns
 from targon.engines.errors import EngineBusy, TaskRefused
 from targon.engines.remote.answers import difference, most_events
 from targon.engines.remote.backend import Chunk, Ended, Prompt, PromptLogprobs, Served
@@ -117,8 +118,7 @@ class SglangBackend:
         )
 
     async def render(self, messages: Sequence[ChatMessage]) -> tuple[TokenId, ...] | None:
-        turns = [{"role": message.role, "content": message.content} for message in messages]
-        return _ids(await self._calls.offers("/tokenize", {"messages": turns}))
+        return _ids(await self._calls.offers("/tokenize", {"messages": turns(messages)}))
 
     async def tokenize(self, text: str) -> tuple[TokenId, ...] | None:
         return _ids(await self._calls.offers("/tokenize", {"prompt": text, "add_special_tokens": False}))

@@ -16,6 +16,7 @@ from typing import Any, Final, Literal, NoReturn
 
 from pydantic import TypeAdapter, ValidationError
 
+from targon.engines.chat import turns
 from targon.engines.errors import EngineBusy, TaskRefused
 from targon.engines.remote.answers import difference
 from targon.engines.remote.backend import Chunk, Ended, Prompt, PromptLogprobs, Served
@@ -105,8 +106,7 @@ class TgiBackend:
         )
 
     async def render(self, messages: Sequence[ChatMessage]) -> tuple[TokenId, ...] | None:
-        turns = [{"role": message.role, "content": message.content} for message in messages]
-        answer = await self._calls.offers("/chat_tokenize", {"messages": turns})
+        answer = await self._calls.offers("/chat_tokenize", {"messages": turns(messages)})
         try:
             return None if answer is None else _ids(_Rendered.model_validate(answer).tokenize_response)
         except ValidationError as error:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final, Literal
 import numpy as np
 from pydantic import Field
 
+from targon.engines.chat import turns
 from targon.engines.errors import TaskRefused
 from targon.engines.remote.backend import Chunk, Prompt, PromptLogprobs, Served
 from targon.engines.remote.calls import Calls, Part
@@ -130,8 +131,11 @@ class VllmBackend:
         )
 
     async def render(self, messages: Sequence[ChatMessage]) -> tuple[TokenId, ...] | None:
-        turns = [{"role": message.role, "content": message.content} for message in messages]
-        return _ids(await self._calls.offers("/tokenize", {"messages": turns, "add_generation_prompt": True}))
+        return _ids(
+            await self._calls.offers(
+                "/tokenize", {"messages": turns(messages), "add_generation_prompt": True}
+            )
+        )
 
     async def tokenize(self, text: str) -> tuple[TokenId, ...] | None:
         return _ids(await self._calls.offers("/tokenize", {"prompt": text, "add_special_tokens": False}))
