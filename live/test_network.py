@@ -16,8 +16,9 @@ from tests.neuron_processes import Network, free_port
 pytestmark = pytest.mark.anyio
 
 ENOUGH = 4
-"""Verdicts of each prover that are waited for."""
-WITHIN_S = 420.0
+"""Verdicts of each honest prover that are waited for."""
+WITHIN_S = 600.0
+"""Until then the cheat must be convicted: from lists of 32 tokens it took some 10 answers, of 10 to 20 seconds each."""
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,8 @@ def verdicts(events: list[Event]) -> dict[str, list[tuple[Attempt, Verdict]]]:
 async def look(
     network: Network, verifier: list[str], provers: dict[str, list[str]]
 ) -> tuple[dict[str, list[tuple[Attempt, Verdict]]], list[Event], dict[str, str]]:
-    """Run a verifier and provers, each on an engine of its own, until every prover has verdicts enough."""
+    """Run a verifier and provers, each on an engine of its own, until every honest prover has verdicts enough, and the
+    cheat is convicted."""
     network.enrol("verifier", stake=10_000.0)
     names: dict[str, str] = {}
     with ExitStack() as processes:
@@ -59,9 +61,13 @@ async def look(
         def enough(events: list[Event]) -> bool:
             found = verdicts(events)
             convicted = {event.prover for event in events if isinstance(event, ProverConvicted)}
-            return all(len(found[hotkey]) >= ENOUGH or hotkey in convicted for hotkey in names)
+            return all(
+                hotkey in convicted if name == "int4" else len(found[hotkey]) >= ENOUGH
+                for hotkey, name in names.items()
+            )
 
-        events = await network.wait_for(enough, f"{ENOUGH} verdicts of each prover", within_s=WITHIN_S)
+        what = f"{ENOUGH} verdicts of each honest prover, and the cheat's conviction,"
+        events = await network.wait_for(enough, what, within_s=WITHIN_S)
     return verdicts(events), events, names
 
 
@@ -77,8 +83,7 @@ def check(
         else:
             assert all(verdict.outcome == "pass" for _, verdict in found[hotkey]), (name, said)
             assert {verdict.method for _, verdict in found[hotkey]} == {"divergence"}
-    assert convicted <= {"int4"}
-    assert convicted == {"int4"}, "the cheat was to be convicted by then"
+    assert convicted == {"int4"}
 
 
 async def test_a_verifier_on_vllm_checks_provers_on_transformers_llama_cpp_and_vllm(
