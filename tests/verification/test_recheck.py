@@ -12,10 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from targon.engines import EngineUnavailable, GenerateTask, Scores, ScoreTask, Step
+from targon.engines import EngineUnavailable, GenerateTask, Scores, ScoreTask, Step, TaskRefused
 from targon.protocol.messages import ChatMessage, Completion, GenerateRequest, Sampling
 from targon.verification import recheck
-from targon.verification.recheck import LOG_FAIL, weigh_draws
+from targon.verification.recheck import FEWER, LOG_FAIL, weigh_draws
 from targon.verification.verdict import Verdict
 from tests.tiny_engine import VOCABULARY, TinyEngine
 from tests.tiny_engine import _logits as logits_of
@@ -150,6 +150,18 @@ async def test_an_honest_engine_passes_whatever_it_was_asked_for(make_request, s
         )
         assert verdict.score == 1.0
         assert verdict.evidence["mean_difference"] < 0.05
+
+
+async def test_a_reference_that_lists_few_tokens_is_asked_for_few(make_request) -> None:
+    class Listing(NativeEngine):
+        async def score(self, tasks: Sequence[ScoreTask]) -> list[Scores]:
+            if any(task.top_k > FEWER for task in tasks):
+                raise TaskRefused(f"top_k: expected at most {FEWER}")
+            return await super().score(tasks)
+
+    request = asking(make_request)
+    completion = await generated(request, NativeEngine(noise=0.02))
+    assert (await recheck(request, completion, Listing())).outcome == "pass"
 
 
 async def test_another_model_fails_by_its_own_log_probabilities(make_request) -> None:

@@ -37,6 +37,7 @@ async def opened_engine(options: EngineOptions, tgi_endpoint: str = "") -> Async
         async with open_remote_engine(
             url,
             model=options.model or None,
+            name=options.name or None,
             dtype=options.dtype or None,
             kind=kind,
             api_key=os.environ.get(API_KEY),

@@ -48,6 +48,10 @@ class RemoteModelOptions(Options):
     """Folder of the model that it runs, or 'default'; the weights needn't be in it. Without it, the folder that
     the engine names, if it is on this machine."""
 
+    name: str = ""
+    """The name that requests use, where it isn't that of the model's card or folder; of several models that an
+    engine serves the one by that name is taken."""
+
 
 class EngineOptions(RemoteModelOptions):
     """The engine: one of your own that is running already, or one started for this process alone."""

@@ -93,9 +93,10 @@ class ChatTokenizer:
         if (settings.get("decoder") or {}).get("type") != "ByteLevel":
             return None
         special = {token["id"] for token in settings.get("added_tokens", ()) if token["special"]}
-        found = [b""] * (self.vocab_size + len(special))
-        for token, id_ in self._backend.get_vocab(with_added_tokens=True).items():
-            if id_ not in special and id_ < len(found):
+        vocabulary = self._backend.get_vocab(with_added_tokens=True)
+        found = [b""] * (max(vocabulary.values()) + 1)
+        for token, id_ in vocabulary.items():
+            if id_ not in special:
                 known = all(letter in _BYTES for letter in token)
                 found[id_] = bytes(map(_BYTES.__getitem__, token)) if known else token.encode()
         return tuple(found)

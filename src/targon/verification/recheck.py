@@ -38,7 +38,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from targon.engines import Engine, EngineError, Scores, ScoreTask
+from targon.engines import Engine, EngineError, Scores, ScoreTask, TaskRefused
 from targon.protocol.messages import Completion, GenerateRequest, Sampling
 from targon.protocol.primitives import Digest
 from targon.protocol.replay import unseen_weight
@@ -51,6 +51,9 @@ METHOD: Final = "recheck"
 
 TOP_K: Final = 100
 """How many of the most likely tokens the reference is asked for."""
+
+FEWER: Final = 20
+"""How many it is asked for if it doesn't report so many: vLLM's own limit, unless it is told otherwise."""
 
 FLOOR: Final = -10.0
 """Log-probabilities below this are compared as if they were this: rounding of rare tokens says little."""
@@ -122,9 +125,17 @@ async def recheck(
         return refusal
     assert completion.logprobs is not None
     claimed = np.array(completion.token_ids, dtype=np.int64)
-    task = ScoreTask(request.messages, completion.token_ids, min(TOP_K, engine.identity.vocab_size))
+    vocabulary = engine.identity.vocab_size
+
+    async def score(top_k: int) -> list[Scores]:
+        task = ScoreTask(request.messages, completion.token_ids, min(top_k, vocabulary))
+        return await within(deadline_s, lambda: engine.score([task]))
+
     try:
-        results = await within(deadline_s, lambda: engine.score([task]))
+        try:
+            results = await score(TOP_K)
+        except TaskRefused:
+            results = await score(FEWER)
     except EngineError as error:
         return inconclusive(METHOD, f"our reference engine could not decide: {error}")
     doubt = doubt_scores(results, claimed, engine.identity.vocab_size)

@@ -53,6 +53,7 @@ class CheckEngine(RemoteModelOptions):
         async with open_remote_engine(
             self.url,
             model=self.model or None,
+            name=self.name or None,
             kind=None if self.kind == "auto" else self.kind,
             api_key=os.environ.get(API_KEY),
             timeout_s=self.timeout,
@@ -139,7 +140,9 @@ def _show(engine: RemoteEngine) -> None:
         mark, colour = _MARKS[finding.judgement]
         table.add_row(finding.what, Text(mark, style=colour), finding.got, finding.advice)
     console.print(table)
-    console.print(f"model    {identity.name}, {identity.model_digest}", soft_wrap=True)
+    console.print(
+        f"model    requests name it {identity.name}; digest {identity.model_digest}", soft_wrap=True
+    )
     console.print(f"dialects {', '.join(found.dialects) or 'none'}")
     for sentence in conclusions(found):
         console.print(sentence, soft_wrap=True)

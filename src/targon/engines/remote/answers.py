@@ -178,7 +178,10 @@ class _Answer:
 
     def _check_text(self) -> None:
         """Spaces, unfinished characters and what stop strings cut off are left out: there engines differ."""
-        own, theirs = _letters("".join(self._text)), _letters("".join(self._engine_text))
+        text = "".join(self._text)
+        if REPLACEMENT in text:  # bytes that are no text: each engine has its own way with them
+            return
+        own, theirs = _letters(text), _letters("".join(self._engine_text))
         if theirs and own != theirs:
             place = next(
                 (n for n, (a, b) in enumerate(zip(own, theirs, strict=False)) if a != b),

@@ -1,14 +1,15 @@
 """HTTP to an engine that somebody else runs: pooled connections, a deadline for every wait, room for so many
 requests at once, and failures that say whose they are.
 
-A request is sent again only where that can't do anything twice: if no connection came about, or if the
-engine closed a pooled connection before it answered at all. An answer that has begun is never asked for again.
+A request is sent again, once, if no connection came about, or if the engine closed it before it answered at all, as one
+that lay idle may turn out to be closed. An answer that has begun is never asked for again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, NoReturn, Self, TypeVar
@@ -24,6 +25,8 @@ MAX_ANSWER_BYTES = 256 * 1024 * 1024
 """A whole answer (scores of a long completion are the largest) that is longer is none of an engine's."""
 MAX_EVENT_BYTES = 4 * 1024 * 1024
 """One event of a stream; the first one may carry the whole prompt."""
+MODELS = "/v1/models"
+"""The route that says what an engine serves: nothing can be had from one that refuses it."""
 QUOTED = 300
 """Characters of an engine's own words that an error repeats."""
 MAX_WORDS = 4_000
@@ -87,6 +90,10 @@ class Calls:
             return json.loads(await self._whole("GET" if body is None else "POST", route, body, None))
         except (_NoRoute, TaskRefused, ValueError, RecursionError):
             return None
+        except _Refused:
+            if route == MODELS:
+                raise
+            return None  # a proxy may let through some routes only
 
     async def events(self, route: str, body: Mapping[str, Any]) -> AsyncGenerator[bytes, None]:
         """The data of each server-sent event of the answer to a POST, up to its end or ``[DONE]``.
@@ -110,8 +117,9 @@ class Calls:
                                 data = line[5:].strip()
                                 if data == b"[DONE]":
                                     return
-                                silence.broken()
+                                silence.pause()
                                 yield data
+                                silence.broken()
                         if len(left) > MAX_EVENT_BYTES:
                             self.fail(f"got an event of more than {MAX_EVENT_BYTES:,} bytes, expected less")
                 except (aiohttp.ClientError, OSError) as error:
@@ -166,8 +174,12 @@ class Calls:
                 f"engine at {self.url}: {self._places} requests wait for it already; ask again later, or ask fewer "
                 "at once"
             )
-        async with self._room:
+        with self._waiting(None):
+            await self._room.acquire()
+        try:
             yield
+        finally:
+            self._room.release()
 
     @asynccontextmanager
     async def _request(
@@ -197,7 +209,10 @@ class Calls:
         if status in (429, 503):
             raise EngineBusy(f"engine at {self.url}: it has no room now (HTTP {status}): {words}")
         if status in (401, 403):
-            self.fail(f"it wants another key (HTTP {status}); put the right one into TARGON_ENGINE_API_KEY")
+            raise _Refused(
+                f"engine at {self.url}: it wants another key (HTTP {status}); put the right one into "
+                "TARGON_ENGINE_API_KEY"
+            )
         if status in (404, 405):
             raise _NoRoute(
                 f"engine at {self.url}: it has no {route} (HTTP {status}): {words}; look at what it can do with "
@@ -240,8 +255,12 @@ class _Silence:
         self.lasted = False
         """Whether it was closed."""
 
+    def pause(self) -> None:
+        """An event came; until somebody waits for the next one, no silence is the engine's."""
+        self._since_s = math.inf
+
     def broken(self) -> None:
-        """An event came."""
+        """Somebody waits for the next event."""
         self._since_s = self._loop.time()
 
     def __enter__(self) -> Self:
@@ -252,12 +271,16 @@ class _Silence:
         self._timer.cancel()
 
     def _look(self) -> None:
-        left_s = self._since_s + self._limit_s - self._loop.time()
+        left_s = min(self._since_s + self._limit_s - self._loop.time(), self._limit_s)
         if left_s > 0.0:
             self._timer = self._loop.call_later(left_s, self._look)
         else:
             self.lasted = True
             self._response.close()
+
+
+class _Refused(EngineUnavailable):
+    """The engine wants another key, or a proxy before it doesn't let us through."""
 
 
 class _NoRoute(EngineUnavailable):

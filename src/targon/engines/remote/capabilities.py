@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from targon.engines.port import Step
 from targon.engines.remote.backend import Served
 from targon.protocol.messages import Dialect
 
@@ -48,6 +49,8 @@ class Capabilities:
     difference: float | None
     """Mean difference of its log-probabilities from those of the model's card, in nats; None if there is no card."""
     findings: tuple[Finding, ...]
+    said: tuple[Step, ...] = ()
+    """What it answered to the first of the card's conversations: by which it is known again."""
 
     @property
     def right_model(self) -> bool:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+import time
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing, contextmanager
+from dataclasses import replace
 from typing import Final
 
 import anyio
 from anyio import to_thread
 
-from targon.engines.errors import EngineError, EngineUnavailable, TaskRefused
+from targon.engines.errors import EngineBusy, EngineError, EngineUnavailable, TaskRefused
 from targon.engines.port import (
     GenerateTask,
     ModelIdentity,
@@ -22,6 +24,7 @@ from targon.engines.port import (
 from targon.engines.remote.answers import steps
 from targon.engines.remote.backend import Backend, Prompt
 from targon.engines.remote.capabilities import Capabilities
+from targon.engines.remote.familiarity import Familiarity
 from targon.engines.remote.folder import ModelFolder
 from targon.engines.remote.scoring import Scorer
 from targon.engines.replay_by_score import replay_by_score
@@ -60,6 +63,7 @@ class RemoteEngine:
         self._identity = identity
         self._served = capabilities.served
         self._scorer = Scorer(backend, capabilities.served.model, folder.vocab_size)
+        self._familiarity = Familiarity(backend, folder, capabilities, time.monotonic)
         self.capabilities = capabilities
 
     @property
@@ -70,22 +74,29 @@ class RemoteEngine:
         check_sampler(task, self._identity.dialects)
         prompt = await self._prompt(task.messages)
         check_length(len(prompt.token_ids), task.sampling.max_tokens, "max_tokens", self._identity)
-        generated = steps(
-            self._backend, self._served.model, self._folder, prompt, task.sampling, task.run_key
-        )
-        async with aclosing(generated):
-            async for step in generated:
-                yield step
+        with self._noting_failures():
+            await self._familiarity.ensure()
+            generated = steps(
+                self._backend, self._served.model, self._folder, prompt, task.sampling, task.run_key
+            )
+            async with aclosing(generated):
+                async for step in generated:
+                    yield step
+        self._familiarity.answered()
 
     async def score(self, tasks: Sequence[ScoreTask]) -> list[Scores]:
         checked = [(await self._claim(task), task) for task in tasks]
+        if checked:
+            with self._noting_failures():
+                await self._familiarity.ensure()
         results: dict[int, Scores | EngineError] = {}
         turns = anyio.Semaphore(self._identity.max_batch)  # tasks of one call leave others their turn
 
         async def score(place: int, prompt: tuple[TokenId, ...], task: ScoreTask) -> None:
             try:
                 async with turns:
-                    results[place] = await self._scorer.score(prompt, task.token_ids, task.top_k)
+                    with self._noting_failures():
+                        results[place] = await self._scorer.score(prompt, task.token_ids, task.top_k)
             except EngineError as error:
                 results[place] = error
 
@@ -98,6 +109,7 @@ class RemoteEngine:
             if isinstance(result, EngineError):
                 raise result
             scores.append(result)
+        self._familiarity.answered()
         return scores
 
     async def replay(self, tasks: Sequence[ReplayTask]) -> list[Replayed]:
@@ -120,13 +132,28 @@ class RemoteEngine:
             raise EngineUnavailable(
                 f"engine {self._served.engine}: it doesn't say what it serves within {CHECK_SECONDS:g} s"
             ) from None
-        for what in ("engine", "model", "folder", "context_length"):
-            got, expected = getattr(served, what), getattr(self._served, what)
-            if got != expected:
-                raise EngineUnavailable(
-                    f"engine {self._served.engine}: got {what} {got!r}, expected {expected!r} as when it was probed: "
-                    "another engine answers there now; start this process again"
-                )
+        if self._served.model not in served.models or served.context_length != self._served.context_length:
+            raise EngineUnavailable(
+                f"engine {self._served.engine}: got {', '.join(served.models)} with a context of "
+                f"{served.context_length} tokens, expected {self._served.model} with "
+                f"{self._served.context_length} as when it was probed: another engine answers there now; start it "
+                "again as it was, or start this process again"
+            )
+        if (served.engine, served.folder) != (self._served.engine, self._served.folder):
+            self._familiarity.failed()
+        with self._noting_failures():
+            await self._familiarity.ensure()
+        self._served = replace(self._served, engine=served.engine, folder=served.folder)
+
+    @contextmanager
+    def _noting_failures(self) -> Iterator[None]:
+        try:
+            yield
+        except EngineBusy:
+            raise
+        except EngineUnavailable:
+            self._familiarity.failed()
+            raise
 
     async def aclose(self) -> None:
         """Nothing is held that the connection doesn't hold."""

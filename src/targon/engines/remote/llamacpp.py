@@ -1,7 +1,7 @@
 """llama.cpp's own HTTP server: token ids in and out, a log-probability for each, no scoring.
 
 In a stream it holds tokens back that end in the middle of a character, and then names only the last of them. Its count
-shows that. So, at the first such character, the rest of the answer is asked for in one piece, which names them all.
+shows that. So, at the first such character, the rest of the answer is asked for in whole pieces, which name them all.
 
 Its documentation: https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md
 """
@@ -87,6 +87,8 @@ def _aligned(tokens: tuple[TokenId, ...], drawn: tuple[_Drawn, ...]) -> tuple[fl
 
 _ENDED: Final[dict[str, Ended]] = {"eos": "stop", "limit": "length"}
 _ROUTE: Final = "/completion"
+_PIECE: Final = 32
+"""Tokens that are asked for in one piece: a second or so, and nobody takes the silence for failure."""
 _OFF: Final[dict[str, Any]] = {
     "min_p": 0.0,
     "typical_p": 1.0,
@@ -121,7 +123,7 @@ class LlamaCppBackend:
             model=first.id,
             models=tuple(model.id for model in models.data),
             folder=props.get("model_path"),
-            context_length=meta.n_ctx,
+            context_length=_slot_context(props) or meta.n_ctx,
             vocab_size=meta.n_vocab,
             slots=props.get("total_slots"),
             chat_template=template if isinstance(template, str) else None,
@@ -141,7 +143,7 @@ class LlamaCppBackend:
 
     async def generate(
         self,
-        model: str,  # noqa: ARG002 - the server holds one
+        model: str,
         prompt: Prompt,
         sampling: Sampling,
         run_key: int,
@@ -149,6 +151,7 @@ class LlamaCppBackend:
         top: int = 0,
     ) -> AsyncGenerator[Chunk, None]:
         body = {
+            "model": model,
             "return_tokens": True,
             "n_probs": max(top, 1),
             "cache_prompt": True,
@@ -173,9 +176,19 @@ class LlamaCppBackend:
                 yield event.chunk()
             else:
                 return
-        rest = {"prompt": [*prompt.token_ids, *told], "n_predict": sampling.max_tokens - len(told), **body}
-        whole = self._checked(await self._calls.post(_ROUTE, {**rest, "stream": False}, _Event))
-        yield whole.chunk()._replace(prompt_tokens=None, completion_tokens=len(told) + len(whole.tokens))
+        while len(told) < sampling.max_tokens:
+            left = min(_PIECE, sampling.max_tokens - len(told))
+            rest = {"prompt": [*prompt.token_ids, *told], "n_predict": left, "stream": False, **body}
+            piece = self._checked(await self._calls.post(_ROUTE, rest, _Event))
+            told += piece.tokens
+            done = piece.stop_type != "limit" or not piece.tokens or len(told) >= sampling.max_tokens
+            yield piece.chunk()._replace(
+                ended=_ENDED.get(piece.stop_type or "none") if done else None,
+                prompt_tokens=None,
+                completion_tokens=len(told) if done else None,
+            )
+            if done:
+                return
 
     def _checked(self, event: _Event) -> _Event:
         if event.error is not None:
@@ -196,8 +209,19 @@ class LlamaCppBackend:
         )
 
 
+def _slot_context(props: dict[str, Any]) -> int | None:
+    """How many tokens one request may have: the server divides its context among its slots."""
+    settings = props.get("default_generation_settings")
+    length = settings.get("n_ctx") if isinstance(settings, dict) else None
+    return length if isinstance(length, int) and length > 0 else None
+
+
 def _sampler(sampling: Sampling, run_key: int) -> dict[str, Any]:
     """The parameters by which the server runs the sampler that a request names."""
+    if sampling.dialect not in ("greedy", "native"):
+        raise TaskRefused(
+            f"dialect: got {sampling.dialect!r}, expected 'greedy' or 'native' of llama.cpp's server"
+        )
     if sampling.dialect == "greedy":
         return {"temperature": 0.0, "top_k": 1, "top_p": 1.0, "samplers": ["top_k"]}
     return {

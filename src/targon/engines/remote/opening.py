@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, Literal, get_args
 from urllib.parse import urlsplit
@@ -63,7 +64,8 @@ async def open_remote_engine(
         url: where it serves: ``http://127.0.0.1:8000``.
         model: the folder of the model that it runs, or ``"default"``; None: the folder that the engine names, if it
             is on this machine, or the default model, if the engine serves one by that name.
-        name: the name that requests use; by default the model's own.
+        name: the name that requests use; by default the model's own, as its card or its folder has it. Of several
+            models that an engine serves the one by that name is taken, else the first.
         dtype: the number format that it computes in; None: what its log-probabilities look like.
         kind: which engine it is; None: as it says itself.
         api_key: sent as a bearer token.
@@ -96,11 +98,13 @@ async def open_remote_engine(
         served = await backend.served()
         if folder is None:
             folder = await to_thread.run_sync(ModelFolder.open, model or _folder(served, calls))
-        capabilities = await probe(backend, folder, served)
+        own_name = folder.card.name if folder.card is not None else folder.name
+        named = next((one for one in (name, own_name) if one in served.models), served.model)
+        capabilities = await probe(backend, folder, replace(served, model=named))
         if strict:
             _refuse_another_model(capabilities, calls, dtype)
         identity = ModelIdentity(
-            name=name or (folder.card.name if folder.card is not None else folder.name),
+            name=name or own_name,
             model_digest=folder.digest,
             dtype=dtype or capabilities.dtype,
             engine=served.engine,

@@ -11,6 +11,7 @@ import math
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from typing import Final
 
 import numpy as np
@@ -32,13 +33,15 @@ from targon.protocol.messages import ChatMessage, Dialect, Sampling
 from targon.protocol.primitives import TokenId, u64_hex
 from targon.protocol.sampler import choose
 
+SAMPLER_TEMPERATURE: Final = 10.0
+"""The highest there is: the eight most likely tokens are about as likely as one another then, whatever the model."""
 SAMPLER_TOKENS: Final = 16
 SAMPLER_CANDIDATES: Final = 8
 """Few enough that any engine lists them all: then its draws can be replayed from its own log-probabilities."""
 
 SAMPLER_SLIPS: Final = 2
 """So many draws may differ: an engine that can only say afterwards, by a prefill, how likely its tokens were, may turn
-a near-tie in half precision. Another sampler agrees in a third of them."""
+a near-tie in half precision. Other samplers agree in a quarter of them at most: with 14 of 16 never."""
 
 LIST_LENGTHS: Final = (-1, 1000, 500, 200, 100, 50, 20, 10, 5, 1)
 """Numbers of prompt log-probabilities that are tried; -1: the whole vocabulary."""
@@ -54,6 +57,36 @@ async def probe(backend: Backend, folder: ModelFolder, served: Served) -> Capabi
         served: what it says of itself.
     """
     return await _Probing(backend, folder, served).all()
+
+
+async def difference_since(backend: Backend, folder: ModelFolder, before: Capabilities) -> str | None:
+    """What makes an engine another one than when it was probed, in words; None if nothing is seen to.
+
+    It is asked again what it was asked then: one conversation, and some draws of the sampler. A version may change;
+    what it answers may not.
+
+    Raises:
+        EngineUnavailable: if it fails.
+    """
+    probing = _Probing(backend, folder, before.served)
+    if not before.said:
+        return None
+    asked = greedy(CONVERSATIONS[0])
+    now = [step async for step in probing.steps(asked.messages, asked.sampling)]
+    pairs = list(
+        takewhile(lambda pair: pair[0].token_id == pair[1].token_id, zip(now, before.said, strict=False))
+    )
+    apart = [abs(one.logprob - other.logprob) for one, other in pairs]
+    limit = FLOAT32_DIFFERENCE if before.dtype == "float32" else HALF_DIFFERENCE
+    if len(pairs) < len(before.said) / 4 or (all(map(math.isfinite, apart)) and np.mean(apart) > limit):
+        return (
+            f"{len(pairs)} of {len(before.said)} tokens are those that it said when it was probed, their "
+            f"log-probabilities {np.mean(apart) if apart else math.nan:.2g} apart on average: it runs another model, "
+            "or in another number format"
+        )
+    if "targon/1" in before.dialects and not await probing.runs_the_sampler():
+        return "its draws are no more those of the protocol sampler: it was started without the plugin"
+    return None
 
 
 @dataclass(slots=True)
@@ -84,12 +117,12 @@ class _Probing:
         logprobs = token_ids and all(math.isfinite(step.logprob) for steps in answers for step in steps)
         dialects: list[Dialect] = []
         if token_ids:
-            if logprobs and await self._runs_the_sampler():
+            if logprobs and await self.runs_the_sampler():
                 dialects.append("targon/1")
             dialects.append("greedy")
-        seeds = await self._keeps_to_seeds()
         dialects.append("native")
         lists = await self._prompt_logprobs(answers) if token_ids else 0
+        seeds = await self._keeps_to_seeds()
         self._advise(tuple(dialects), lists, token_ids=token_ids, logprobs=logprobs, seeds=seeds)
         return replace(
             self._found(context_length),
@@ -98,6 +131,7 @@ class _Probing:
             logprobs=logprobs,
             prompt_logprobs=lists,
             seeds=seeds,
+            said=tuple(answers[0]) if answers else (),
         )
 
     def _found(self, context_length: int) -> Capabilities:
@@ -180,7 +214,7 @@ class _Probing:
         for messages in CONVERSATIONS:
             asked = greedy(messages)
             try:
-                answers.append([step async for step in self._steps(asked.messages, asked.sampling)])
+                answers.append([step async for step in self.steps(asked.messages, asked.sampling)])
             except TaskRefused as error:
                 self._find(
                     "weights", "bad", f"not compared: {error}", "see what in the request it can't serve"
@@ -232,28 +266,35 @@ class _Probing:
                 "quantized weights or another revision are convicted sooner or later; load the model's own",
             )
 
-    async def _runs_the_sampler(self) -> bool:
-        """Whether draws are those of ``targon/1``, replayed from the engine's own log-probabilities."""
+    async def runs_the_sampler(self) -> bool:
+        """Whether draws are those of ``targon/1``, replayed from the engine's own log-probabilities.
+
+        At this temperature any candidate is drawn, however sure a model is of its next token. An answer may end
+        early, so several may be asked for.
+        """
         sampling = Sampling(
             seed=u64_hex(0),
-            temperature=1.2,
+            temperature=SAMPLER_TEMPERATURE,
             top_k=SAMPLER_CANDIDATES,
             max_tokens=SAMPLER_TOKENS,
         )
-        run_key, position, agreed = 0x7A96_0451_C0FF_EE11, 0, 0
+        drawn, agreed = 0, 0
         try:
-            async with aclosing(
-                self._chunks(CONVERSATIONS[0], sampling, run_key, SAMPLER_CANDIDATES)
-            ) as chunks:
-                async for chunk in chunks:
-                    for token_id, likely in zip(chunk.token_ids, chunk.top, strict=True):
-                        logits = np.full(self.folder.vocab_size, -np.inf, np.float32)
-                        logits[list(likely)] = list(likely.values())
-                        agreed += choose(logits, sampling, run_key, position) == token_id
-                        position += 1
+            for run_key, messages in enumerate(CONVERSATIONS, start=0x7A96_0451_C0FF_EE11):
+                position = 0
+                async with aclosing(self._chunks(messages, sampling, run_key, SAMPLER_CANDIDATES)) as chunks:
+                    async for chunk in chunks:
+                        for token_id, likely in zip(chunk.token_ids, chunk.top, strict=True):
+                            logits = np.full(self.folder.vocab_size, -np.inf, np.float32)
+                            logits[list(likely)] = list(likely.values())
+                            agreed += choose(logits, sampling, run_key, position) == token_id
+                            position += 1
+                drawn += position
+                if drawn >= SAMPLER_TOKENS or drawn - agreed > SAMPLER_SLIPS:
+                    break
         except (TaskRefused, LookupError, ValueError):
             return False
-        return position > SAMPLER_SLIPS and agreed >= position - SAMPLER_SLIPS
+        return drawn >= SAMPLER_TOKENS and drawn - agreed <= SAMPLER_SLIPS
 
     async def _keeps_to_seeds(self) -> bool:
         """Whether an engine's own sampler repeats itself when it is given the same seed."""
@@ -349,7 +390,7 @@ class _Probing:
         text = self.folder.chat.render(messages)
         return Prompt(messages, text, self.folder.chat.encode_text(text))
 
-    def _steps(self, messages: tuple[ChatMessage, ...], sampling: Sampling) -> AsyncGenerator[Step, None]:
+    def steps(self, messages: tuple[ChatMessage, ...], sampling: Sampling) -> AsyncGenerator[Step, None]:
         return steps(self.backend, self.served.model, self.folder, self._prompt(messages), sampling, 0)
 
     async def _chunks(
