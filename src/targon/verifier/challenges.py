@@ -94,7 +94,8 @@ def _draw(secret: bytes, block: Block, prover: Hotkey) -> Draw:
 
 
 async def write_query(passage: str, seed: int, engine: Engine, settings: VerifierSettings) -> str:
-    """A question about the passage, written by the model itself; one line of it.
+    """A question about the passage, written by the model itself; one line of it. An engine without the protocol's
+    sampler writes the same one each time.
 
     Raises:
         EngineError: as the engine does.
