@@ -26,7 +26,12 @@ VLLM_FLAGS = (
     *("--max-model-len", "8192", "--max-num-seqs", "16", "--enforce-eager", "--no-enable-chunked-prefill"),
 )
 """What a machine of two cores needs besides what the documentation says."""
-VLLM_ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
+VLLM_ENVIRONMENT = {
+    "HF_HUB_OFFLINE": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "TORCHDYNAMO_DISABLE": "1",  # a few kernels would be compiled, for which a machine needs a compiler
+}
 
 
 def documented(beginning: str) -> list[str]:

@@ -232,7 +232,7 @@ async def test_a_task_that_cannot_be_served_is_refused_by_name(
 
 
 async def test_a_sampler_of_its_own_is_none_that_it_has(engine: Engine) -> None:
-    with pytest.raises(TaskRefused, match="dialect: got 'native'"):
+    with pytest.raises(TaskRefused, match="'dialect': got 'native'"):
         await answer(engine, task(dialect="native"))
 
 
