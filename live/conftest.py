@@ -74,6 +74,26 @@ async def vllm(anyio_backend: str, vllm_url: str) -> AsyncIterator[RemoteEngine]
 
 
 @pytest.fixture(scope="session")
+async def vllm_bf16(anyio_backend: str, vllm_bf16_url: str) -> AsyncIterator[RemoteEngine]:
+    async with open_remote_engine(vllm_bf16_url) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
 async def llama(anyio_backend: str, llama_url: str) -> AsyncIterator[RemoteEngine]:
     async with open_remote_engine(llama_url) as engine:
         yield engine
+
+
+@pytest.fixture(scope="session")
+def bf16_socket(folder: Path) -> Iterator[Path]:
+    """An engine of ours in bfloat16."""
+    with servers.transformers(folder, "bf16", "--dtype", "bfloat16") as socket:
+        yield socket
+
+
+@pytest.fixture(scope="session")
+def int4_socket(folder: Path) -> Iterator[Path]:
+    """A cheat: the model's weights in four bits, under the model's name."""
+    with servers.transformers(folder, "int4", "--dtype", "float32", "--variant", "int4") as socket:
+        yield socket
