@@ -13,7 +13,7 @@ Judgement = Literal["good", "note", "bad"]
 """``good``: as it should be. ``note``: something that can't be had, with advice. ``bad``: work would go wrong."""
 
 FLOAT32_DIFFERENCE: Final = 2e-4
-"""Nats. Mean difference of log-probabilities up to which an engine computes in float32: seen were 1e-6 (vLLM)."""
+"""Nats. Mean difference of log-probabilities up to which an engine computes in float32: seen were 1e-5 (vLLM)."""
 HALF_DIFFERENCE: Final = 0.15
 """Nats. Up to which it computes in a half-precision format, or with 8-bit weights: seen were 0.03 and 0.06.
 Beyond lie 4-bit weights (0.5) and other models."""
@@ -49,8 +49,8 @@ class Capabilities:
     difference: float | None
     """Mean difference of its log-probabilities from those of the model's card, in nats; None if there is no card."""
     findings: tuple[Finding, ...]
-    said: tuple[Step, ...] = ()
-    """What it answered to the first of the card's conversations: by which it is known again."""
+    said: tuple[tuple[Step, ...], ...] = ()
+    """What it answered to the card's conversations, in order: by which it is known again."""
 
     @property
     def right_model(self) -> bool:

@@ -8,7 +8,7 @@ two hundred generated tokens. A probe that the engine refuses shows that it can'
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
@@ -62,31 +62,40 @@ async def probe(backend: Backend, folder: ModelFolder, served: Served) -> Capabi
 async def difference_since(backend: Backend, folder: ModelFolder, before: Capabilities) -> str | None:
     """What makes an engine another one than when it was probed, in words; None if nothing is seen to.
 
-    It is asked again what it was asked then: one conversation, and some draws of the sampler. A version may change;
-    what it answers may not.
+    It is asked again what it was asked then: a conversation, others if that one differs, and some draws of the
+    sampler. A version may change; what it answers may not.
 
     Raises:
         EngineUnavailable: if it fails.
     """
     probing = _Probing(backend, folder, before.served)
-    if not before.said:
-        return None
-    asked = greedy(CONVERSATIONS[0])
-    now = [step async for step in probing.steps(asked.messages, asked.sampling)]
-    pairs = list(
-        takewhile(lambda pair: pair[0].token_id == pair[1].token_id, zip(now, before.said, strict=False))
-    )
-    apart = [abs(one.logprob - other.logprob) for one, other in pairs]
     limit = FLOAT32_DIFFERENCE if before.dtype == "float32" else HALF_DIFFERENCE
-    if len(pairs) < len(before.said) / 4 or (all(map(math.isfinite, apart)) and np.mean(apart) > limit):
-        return (
-            f"{len(pairs)} of {len(before.said)} tokens are those that it said when it was probed, their "
-            f"log-probabilities {np.mean(apart) if apart else math.nan:.2g} apart on average: it runs another model, "
-            "or in another number format"
-        )
+    differing = None
+    # in half precision a near-tie may turn at the first token of one of them, but hardly of all
+    for messages, said in zip(CONVERSATIONS, before.said, strict=False):
+        asked = greedy(messages)
+        now = [step async for step in probing.steps(asked.messages, asked.sampling)]
+        differing = _differing(now, said, limit)
+        if differing is None:
+            break
+    if differing is not None:
+        return f"{differing}: it runs another model, or in another number format"
     if "targon/1" in before.dialects and not await probing.runs_the_sampler():
         return "its draws are no more those of the protocol sampler: it was started without the plugin"
     return None
+
+
+def _differing(now: Sequence[Step], said: Sequence[Step], limit: float) -> str | None:
+    """What makes one answer another engine's than an earlier one, in words; None if nothing does."""
+    pairs = list(takewhile(lambda pair: pair[0].token_id == pair[1].token_id, zip(now, said, strict=False)))
+    apart = [abs(one.logprob - other.logprob) for one, other in pairs]
+    if len(pairs) >= len(said) / 4 and not (all(map(math.isfinite, apart)) and np.mean(apart) > limit):
+        return None
+    mean = float(np.mean(apart)) if apart else math.nan
+    return (
+        f"{len(pairs)} of {len(said)} tokens are those that it said when it was probed, their log-probabilities "
+        f"{mean:.2g} apart on average"
+    )
 
 
 @dataclass(slots=True)
@@ -131,7 +140,7 @@ class _Probing:
             logprobs=logprobs,
             prompt_logprobs=lists,
             seeds=seeds,
-            said=tuple(answers[0]) if answers else (),
+            said=tuple(map(tuple, answers)),
         )
 
     def _found(self, context_length: int) -> Capabilities:
