@@ -10,10 +10,9 @@ from __future__ import annotations
 from targon.engines.remote.backend import Served
 from targon.engines.remote.capabilities import Capabilities, Finding
 from targon.engines.remote.engine import LIST_LENGTH, RemoteEngine
-from targon.engines.remote.opening import KINDS, Kind, open_remote_engine
+from targon.engines.remote.opening import Kind, open_remote_engine
 
 __all__ = [
-    "KINDS",
     "LIST_LENGTH",
     "Capabilities",
     "Finding",

@@ -8,7 +8,7 @@ read, how many tokens it counted, where it stopped, and the text that it made of
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from typing import Final, NoReturn
 
@@ -183,10 +183,7 @@ class _Answer:
             return
         own, theirs = _letters(text), _letters("".join(self._engine_text))
         if theirs and own != theirs:
-            place = next(
-                (n for n, (a, b) in enumerate(zip(own, theirs, strict=False)) if a != b),
-                min(len(own), len(theirs)),
-            )
+            place = first_difference(own, theirs)
             self._fail(
                 f"its text isn't that of its token ids: got {theirs[place : place + 20]!r} at letter {place}, "
                 f"expected {own[place : place + 20]!r}; its tokenizer is another than that of {self._folder.path}"
@@ -198,12 +195,15 @@ class _Answer:
         )
 
 
+def first_difference(one: Sequence[object], other: Sequence[object]) -> int:
+    """Where two sequences differ first; the shorter one's length if they don't until then."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((place for place, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+
 def difference(got: tuple[TokenId, ...], expected: tuple[TokenId, ...]) -> str:
     """Where two lists of tokens differ first, in words."""
-    place = next(
-        (n for n, (a, b) in enumerate(zip(got, expected, strict=False)) if a != b),
-        min(len(got), len(expected)),
-    )
+    place = first_difference(got, expected)
     around = slice(place, place + NAMED_TOKENS)
     return (
         f"got {len(got)} tokens, expected {len(expected)}; at position {place} got {list(got[around])}, expected "

@@ -37,7 +37,6 @@ class Served:
     vocab_size: int | None = None
     slots: int | None = None
     """How many requests it works on at once."""
-    chat_template: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,17 +67,17 @@ class Calls:
         self._room = anyio.Semaphore(max_requests)
         self._places = max_queue
 
-    async def get(self, route: str, kind: type[P], *, timeout_s: float | None = None) -> P:
+    async def get(self, route: str, kind: type[P]) -> P:
         """The answer to a GET. Raises ``EngineUnavailable``."""
         try:
-            return self.parse(kind, await self._whole("GET", route, None, timeout_s), route)
+            return self.parse(kind, await self._whole("GET", route, None), route)
         except TaskRefused as error:  # there was no task
             raise EngineUnavailable(f"{error}; is it an engine at all?") from error
 
     async def post(self, route: str, body: Mapping[str, Any], kind: type[P]) -> P:
         """The whole answer to a POST. Raises ``TaskRefused``, ``EngineBusy`` or ``EngineUnavailable``."""
         async with self._turn():
-            return self.parse(kind, await self._whole("POST", route, body, None), route)
+            return self.parse(kind, await self._whole("POST", route, body), route)
 
     async def offers(self, route: str, body: Mapping[str, Any] | None = None) -> Any:  # noqa: ANN401 - JSON
         """The answer to a GET (to a POST with a body), as JSON; None if the engine has no such route, or refuses
@@ -87,7 +87,7 @@ class Calls:
             EngineUnavailable: if it can't be reached, or fails.
         """
         try:
-            return json.loads(await self._whole("GET" if body is None else "POST", route, body, None))
+            return json.loads(await self._whole("GET" if body is None else "POST", route, body))
         except (_NoRoute, TaskRefused, ValueError, RecursionError):
             return None
         except _Refused:
@@ -101,7 +101,7 @@ class Calls:
         Closing the generator closes the connection, which tells the engine to stop working. Raises as
         :meth:`post` does.
         """
-        async with self._turn(), self._request("POST", route, body, None) as response:
+        async with self._turn(), self._request("POST", route, body) as response:
             left = bytearray()
             read = response.content.readany
             with _Silence(response, self._timeout_s) as silence:
@@ -124,10 +124,10 @@ class Calls:
                             self.fail(f"got an event of more than {MAX_EVENT_BYTES:,} bytes, expected less")
                 except (aiohttp.ClientError, OSError) as error:
                     if silence.lasted:
-                        self._late(self._timeout_s)
+                        self._late()
                     self._broke_off(error)
                 if silence.lasted:
-                    self._late(self._timeout_s)
+                    self._late()
             if left.startswith(b"data:") and left[5:].strip() != b"[DONE]":
                 yield bytes(left[5:].strip())
 
@@ -150,15 +150,13 @@ class Calls:
         """What an engine says, if it repeats our own key."""
         return data.replace(self._key.encode(), b"(the key)") if self._key else data
 
-    async def _whole(
-        self, method: str, route: str, body: Mapping[str, Any] | None, timeout_s: float | None
-    ) -> bytes:
-        async with self._request(method, route, body, timeout_s) as response:
-            return await self._read(response, timeout_s)
+    async def _whole(self, method: str, route: str, body: Mapping[str, Any] | None) -> bytes:
+        async with self._request(method, route, body) as response:
+            return await self._read(response)
 
-    async def _read(self, response: aiohttp.ClientResponse, timeout_s: float | None = None) -> bytes:
+    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
         parts, size = [], 0
-        with self._waiting(timeout_s):
+        with self._waiting():
             async for part in response.content.iter_any():
                 parts.append(part)
                 size += len(part)
@@ -174,7 +172,7 @@ class Calls:
                 f"engine at {self.url}: {self._places} requests wait for it already; ask again later, or ask fewer "
                 "at once"
             )
-        with self._waiting(None):
+        with self._waiting():
             await self._room.acquire()
         try:
             yield
@@ -183,13 +181,13 @@ class Calls:
 
     @asynccontextmanager
     async def _request(
-        self, method: str, route: str, body: Mapping[str, Any] | None, timeout_s: float | None
+        self, method: str, route: str, body: Mapping[str, Any] | None
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        with self._waiting(timeout_s):
+        with self._waiting():
             response = await self._sent(method, route, body)
         try:
             if response.status != 200:
-                self._refused(route, response.status, await self._read(response, timeout_s))
+                self._refused(route, response.status, await self._read(response))
             yield response
         finally:
             response.close()  # an answer that was not read to its end tells the engine to stop working on it
@@ -221,13 +219,12 @@ class Calls:
         self.fail(f"it failed (HTTP {status}): {words}; look at its log")
 
     @contextmanager
-    def _waiting(self, timeout_s: float | None) -> Iterator[None]:
-        limit = self._timeout_s if timeout_s is None else timeout_s
+    def _waiting(self) -> Iterator[None]:
         try:
-            with anyio.fail_after(limit):
+            with anyio.fail_after(self._timeout_s):
                 yield
         except TimeoutError:
-            self._late(limit)
+            self._late()
         except aiohttp.ClientConnectorError as error:
             self.fail(
                 f"cannot be reached ({error.os_error.strerror or error.os_error}); start it, or name another"
@@ -235,8 +232,8 @@ class Calls:
         except (aiohttp.ClientError, OSError) as error:
             self._broke_off(error)
 
-    def _late(self, limit_s: float) -> NoReturn:
-        self.fail(f"nothing came within {limit_s:g} s; it is overloaded or stuck: look at its log")
+    def _late(self) -> NoReturn:
+        self.fail(f"nothing came within {self._timeout_s:g} s; it is overloaded or stuck: look at its log")
 
     def _broke_off(self, error: Exception) -> NoReturn:
         self.fail(f"it broke off ({str(error) or type(error).__name__}); look at its log")

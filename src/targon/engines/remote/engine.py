@@ -161,12 +161,8 @@ class RemoteEngine:
     async def _prompt(self, messages: Sequence[ChatMessage]) -> Prompt:
         """A conversation rendered and tokenized; a long one in a thread, where it holds nobody up."""
         if sum(len(message.content) for message in messages) <= SHORT_CHARS:
-            return self._rendered(messages)
-        return await to_thread.run_sync(self._rendered, messages)
-
-    def _rendered(self, messages: Sequence[ChatMessage]) -> Prompt:
-        text = self._folder.chat.render(messages)
-        return Prompt(tuple(messages), text, self._folder.chat.encode_text(text))
+            return self._folder.prompt(messages)
+        return await to_thread.run_sync(self._folder.prompt, messages)
 
     async def _claim(self, task: ScoreTask) -> tuple[TokenId, ...]:
         """The prompt of a task that can be scored."""

@@ -7,6 +7,7 @@ token ids into text, the model's digest, and its card: a few answers by which th
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +18,8 @@ from targon.engines.default_model import DEFAULT_MODEL_NAME, ensure_default_mode
 from targon.engines.errors import EngineUnavailable
 from targon.engines.model_card import ModelCard, find_card
 from targon.engines.model_digest import model_digest
+from targon.engines.remote.backend import Prompt
+from targon.protocol.messages import ChatMessage
 from targon.protocol.primitives import Digest, TokenId
 
 DEFAULT_MODEL = "default"
@@ -65,6 +68,11 @@ class ModelFolder:
                 _json(path / "generation_config.json").get("eos_token_id", config.get("eos_token_id"))
             ),
         )
+
+    def prompt(self, messages: Sequence[ChatMessage]) -> Prompt:
+        """A conversation in each form that an engine may want. Raises ``TaskRefused`` if the template refuses it."""
+        text = self.chat.render(messages)
+        return Prompt(tuple(messages), text, self.chat.encode_text(text))
 
     @cached_property
     def card(self) -> ModelCard | None:

@@ -116,7 +116,6 @@ class LlamaCppBackend:
         props = said if isinstance(said, dict) else {}
         first = models.data[0]
         meta = first.meta or _Meta()
-        template = props.get("chat_template")
         build = str(props.get("build_info") or "")
         return Served(
             engine=f"llama.cpp {build}".strip(),
@@ -126,7 +125,6 @@ class LlamaCppBackend:
             context_length=_slot_context(props) or meta.n_ctx,
             vocab_size=meta.n_vocab,
             slots=props.get("total_slots"),
-            chat_template=template if isinstance(template, str) else None,
         )
 
     async def render(self, messages: Sequence[ChatMessage]) -> tuple[TokenId, ...] | None:

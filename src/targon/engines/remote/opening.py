@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Final, Literal, get_args
+from typing import Final, Literal
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -28,7 +28,6 @@ from targon.engines.remote.tgi import TgiBackend
 from targon.engines.remote.vllm import VllmBackend
 
 Kind = Literal["vllm", "sglang", "llama.cpp", "tgi", "openai"]
-KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 
 KEEP_S: Final = 4.0
 """Seconds for which an idle connection is kept: less than servers do (uvicorn's 5), so that few are found closed."""

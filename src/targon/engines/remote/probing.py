@@ -19,8 +19,8 @@ import numpy as np
 from targon.engines.errors import EngineUnavailable, TaskRefused
 from targon.engines.model_card import CONVERSATIONS, greedy
 from targon.engines.port import Step
-from targon.engines.remote.answers import difference, most_events, reading, steps
-from targon.engines.remote.backend import Backend, Chunk, Prompt, Served
+from targon.engines.remote.answers import difference, first_difference, most_events, reading, steps
+from targon.engines.remote.backend import Backend, Chunk, Served
 from targon.engines.remote.capabilities import (
     FLOAT32_DIFFERENCE,
     HALF_DIFFERENCE,
@@ -32,6 +32,7 @@ from targon.engines.remote.folder import ModelFolder
 from targon.protocol.messages import ChatMessage, Dialect, Sampling
 from targon.protocol.primitives import TokenId, u64_hex
 from targon.protocol.sampler import choose
+from targon.protocol.text import Decode
 
 SAMPLER_TEMPERATURE: Final = 10.0
 """The highest there is: the eight most likely tokens are about as likely as one another then, whatever the model."""
@@ -395,18 +396,14 @@ class _Probing:
         else:
             self._find("scores given tokens", "note", "no", "it can serve a prover, but be no reference")
 
-    def _prompt(self, messages: tuple[ChatMessage, ...]) -> Prompt:
-        text = self.folder.chat.render(messages)
-        return Prompt(messages, text, self.folder.chat.encode_text(text))
-
     def steps(self, messages: tuple[ChatMessage, ...], sampling: Sampling) -> AsyncGenerator[Step, None]:
-        return steps(self.backend, self.served.model, self.folder, self._prompt(messages), sampling, 0)
+        return steps(self.backend, self.served.model, self.folder, self.folder.prompt(messages), sampling, 0)
 
     async def _chunks(
         self, messages: tuple[ChatMessage, ...], sampling: Sampling, run_key: int, top: int
     ) -> AsyncGenerator[Chunk, None]:
         """The chunks of an answer, and no more of them than it may have."""
-        prompt, left = self._prompt(messages), most_events(sampling.max_tokens)
+        prompt, left = self.folder.prompt(messages), most_events(sampling.max_tokens)
         generated = self.backend.generate(self.served.model, prompt, sampling, run_key, top=top)
         with reading(self.backend):
             async with aclosing(generated) as chunks:
@@ -428,13 +425,9 @@ _SAMPLER_ADVICE: Final = {
 }
 
 
-def _both(decode: object, got: tuple[TokenId, ...], expected: tuple[TokenId, ...]) -> str:
+def _both(decode: Decode, got: tuple[TokenId, ...], expected: tuple[TokenId, ...]) -> str:
     """Where two renderings differ first: in tokens, and as text."""
-    assert callable(decode)
-    place = next(
-        (n for n, (a, b) in enumerate(zip(got, expected, strict=False)) if a != b),
-        min(len(got), len(expected)),
-    )
+    place = first_difference(got, expected)
     own = decode(expected[place : place + 8])
     try:
         return f"got {decode(got[place : place + 8])!r} at token {place}, expected {own!r}"
