@@ -63,3 +63,34 @@ class Capabilities:
         if self.difference is None:
             return "unknown"
         return "float32" if self.difference <= FLOAT32_DIFFERENCE else "bfloat16"
+
+
+def advice(found: Capabilities, vocab_size: int) -> tuple[Finding, ...]:
+    """What can and what can't be had, a line each, and what would change it."""
+    lists, kind = found.prompt_logprobs, found.kind
+    no_ids = "only `native` work can be had from this API; use the engine's own, if it has one"
+    no_sampler = _SAMPLER_ADVICE.get(kind, _NO_SAMPLER)
+    no_seeds = "start it with --enable-deterministic-inference" if kind == "sglang" else ""
+    most = "the whole vocabulary" if lists >= vocab_size else f"the {lists} most likely of each position"
+    return (
+        _had("token ids", found.token_ids, "", no_ids),
+        _had("log-probabilities", found.logprobs, "", ""),
+        _had("protocol sampler", "targon/1" in found.dialects, ": its draws were replayed", no_sampler),
+        _had("seeds", found.seeds, "", no_seeds),
+        _had("scores given tokens", lists > 0, f", {most}", "it can serve a prover, but be no reference"),
+    )
+
+
+def _had(what: str, can: bool, more: str, otherwise: str) -> Finding:
+    return Finding(what, "good", f"yes{more}") if can else Finding(what, "note", "no", otherwise)
+
+
+_NO_SAMPLER: Final = (
+    "provers get `greedy` work where token ids can be had, else `native` work, which earns nothing"
+)
+_SAMPLER_ADVICE: Final = {
+    "vllm": "start it with --logits-processors targon.engines.vllm_plugin:TargonSampler, with targon installed beside "
+    "it; without, provers get `greedy` work",
+    "sglang": "start it with --enable-custom-logit-processor, with targon installed beside it; without, provers get "
+    "`greedy` work",
+}

@@ -27,6 +27,7 @@ from targon.engines.remote.capabilities import (
     Capabilities,
     Finding,
     Judgement,
+    advice,
 )
 from targon.engines.remote.folder import ModelFolder
 from targon.protocol.messages import ChatMessage, Dialect, Sampling
@@ -133,8 +134,7 @@ class _Probing:
         dialects.append("native")
         lists = await self._prompt_logprobs(answers) if token_ids else 0
         seeds = await self._keeps_to_seeds()
-        self._advise(tuple(dialects), lists, token_ids=token_ids, logprobs=logprobs, seeds=seeds)
-        return replace(
+        found = replace(
             self._found(context_length),
             dialects=tuple(dialects),
             token_ids=token_ids,
@@ -143,6 +143,7 @@ class _Probing:
             seeds=seeds,
             said=tuple(map(tuple, answers)),
         )
+        return replace(found, findings=(*found.findings, *advice(found, self.folder.vocab_size)))
 
     def _found(self, context_length: int) -> Capabilities:
         """What was found so far, of an engine that can do nothing."""
@@ -358,44 +359,6 @@ class _Probing:
             return self.folder.vocab_size if length < 0 else length
         return 0
 
-    def _advise(
-        self,
-        dialects: tuple[Dialect, ...],
-        lists: int,
-        *,
-        token_ids: bool,
-        logprobs: bool,
-        seeds: bool,
-    ) -> None:
-        """What can and what can't be had, and what would change it."""
-        self._find(
-            "token ids",
-            "good" if token_ids else "note",
-            "yes" if token_ids else "no",
-            ""
-            if token_ids
-            else "only `native` work can be had from this API; use the engine's own, if it has one",
-        )
-        self._find("log-probabilities", "good" if logprobs else "note", "yes" if logprobs else "no")
-        if "targon/1" in dialects:
-            self._find("protocol sampler", "good", f"yes: {SAMPLER_TOKENS} draws replayed")
-        else:
-            self._find("protocol sampler", "note", "no", _SAMPLER_ADVICE.get(self.backend.kind, _NO_SAMPLER))
-        self._find(
-            "seeds",
-            "good" if seeds else "note",
-            "yes" if seeds else "no",
-            ""
-            if seeds or self.backend.kind != "sglang"
-            else "start it with --enable-deterministic-inference",
-        )
-        if lists >= self.folder.vocab_size:
-            self._find("scores given tokens", "good", "yes, the whole vocabulary")
-        elif lists:
-            self._find("scores given tokens", "good", f"yes, the {lists} most likely of each position")
-        else:
-            self._find("scores given tokens", "note", "no", "it can serve a prover, but be no reference")
-
     def steps(self, messages: tuple[ChatMessage, ...], sampling: Sampling) -> AsyncGenerator[Step, None]:
         return steps(self.backend, self.served.model, self.folder, self.folder.prompt(messages), sampling, 0)
 
@@ -412,17 +375,6 @@ class _Probing:
                     left -= 1
                     if not left:
                         return
-
-
-_NO_SAMPLER: Final = (
-    "provers get `greedy` work where token ids can be had, else `native` work, which earns nothing"
-)
-_SAMPLER_ADVICE: Final = {
-    "vllm": "start it with --logits-processors targon.engines.vllm_plugin:TargonSampler, with targon installed beside "
-    "it; without, provers get `greedy` work",
-    "sglang": "start it with --enable-custom-logit-processor, with targon installed beside it; without, provers get "
-    "`greedy` work",
-}
 
 
 def _both(decode: Decode, got: tuple[TokenId, ...], expected: tuple[TokenId, ...]) -> str:
