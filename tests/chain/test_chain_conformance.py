@@ -1,15 +1,8 @@
-"""What every adapter of the chain port must do.
-
-A world builds one chain of one subnet for a test: it registers, stakes and lets blocks pass in whatever way
-its adapter has for that. An adapter joins by adding its world to ``WORLDS``.
-"""
+"""What every adapter of the chain port must do; ``tests.chain.worlds`` has the chains that it is tried on."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
-from typing import Protocol
 
 import pytest
 from bittensor.keyfiles import Keypair
@@ -17,97 +10,16 @@ from bittensor.keyfiles import Keypair
 from targon.chain import (
     Axon,
     AxonRefused,
-    Chain,
-    ChainSettings,
-    EmbeddedChain,
     NotRegistered,
     NoValidatorPermit,
     RateLimited,
     UnknownBlock,
     WeightsRefused,
 )
-from targon.protocol.keys import Signer
 from targon.protocol.primitives import Block, Hotkey, Uid
+from tests.chain.worlds import MAX_UIDS, NETUID, RATE_LIMIT, TEMPO, VERSION_KEY, World
 
 pytestmark = pytest.mark.anyio
-
-NETUID = 4
-TEMPO = 10
-VERSION_KEY = 7
-RATE_LIMIT = 3
-MAX_UIDS = 8
-
-
-class World(Protocol):
-    """A chain with a subnet of tempo 10, version key 7, rate limit 3, 8 UIDs, no immunity, 2 validators."""
-
-    @property
-    def chain(self) -> Chain: ...
-
-    async def register(self, signer: Signer) -> Uid:
-        """Register a hotkey on the subnet."""
-        ...
-
-    async def stake(self, signer: Signer, amount_tao: float) -> None:
-        """Add stake, and wait for the permit that it is worth."""
-        ...
-
-    async def advance(self, blocks: int) -> None:
-        """Let at least this many blocks pass."""
-        ...
-
-    async def epoch(self) -> None:
-        """Let blocks pass until the next epoch is over."""
-        ...
-
-    async def aclose(self) -> None: ...
-
-
-class EmbeddedWorld:
-    """The embedded chain under a clock that the test moves."""
-
-    def __init__(self, folder: Path) -> None:
-        self._now = 1_000_000.0
-        settings = ChainSettings(
-            netuid=NETUID,
-            block_seconds=2.0,
-            tempo=TEMPO,
-            weights_version_key=VERSION_KEY,
-            weights_rate_limit=RATE_LIMIT,
-            max_uids=MAX_UIDS,
-            max_validators=2,
-            immunity_blocks=0,
-        )
-        self._chain = EmbeddedChain.create(folder / "chain.sqlite", settings, clock=lambda: self._now)
-
-    @property
-    def chain(self) -> Chain:
-        return self._chain
-
-    async def register(self, signer: Signer) -> Uid:
-        return self._chain.register(signer)
-
-    async def stake(self, signer: Signer, amount_tao: float) -> None:
-        self._chain.add_stake(signer, amount_tao)
-
-    async def advance(self, blocks: int) -> None:
-        self._now += 2.0 * blocks
-
-    async def epoch(self) -> None:
-        await self.advance(TEMPO - await self._chain.block() % TEMPO)
-
-    async def aclose(self) -> None:
-        await self._chain.aclose()
-
-
-WORLDS: dict[str, Callable[[Path], World]] = {"embedded": EmbeddedWorld}
-
-
-@pytest.fixture(params=WORLDS)
-async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
-    built = WORLDS[request.param](tmp_path)
-    yield built
-    await built.aclose()
 
 
 def key(name: str) -> Keypair:
