@@ -14,6 +14,9 @@ from targon.chain.errors import (
     ChainError,
     ChainExists,
     ChainUnavailable,
+    CommitRevealRefused,
+    CommitRevealRequired,
+    InsufficientStake,
     NotRegistered,
     NoValidatorPermit,
     RateLimited,
@@ -21,11 +24,13 @@ from targon.chain.errors import (
     UnknownBlock,
     UnsupportedEndpoint,
     WeightsRefused,
+    WrongNetwork,
 )
-from targon.chain.port import Axon, Chain, Metagraph, Neuron, SubnetInfo
+from targon.chain.port import Anchor, Axon, Chain, Metagraph, Neuron, SubnetInfo, WeightsCommit
 from targon.chain.store import ChainSettings
 
 __all__ = [
+    "Anchor",
     "Axon",
     "AxonRefused",
     "CallRefused",
@@ -34,7 +39,10 @@ __all__ = [
     "ChainExists",
     "ChainSettings",
     "ChainUnavailable",
+    "CommitRevealRefused",
+    "CommitRevealRequired",
     "EmbeddedChain",
+    "InsufficientStake",
     "Metagraph",
     "Neuron",
     "NoValidatorPermit",
@@ -44,6 +52,8 @@ __all__ = [
     "SubnetInfo",
     "UnknownBlock",
     "UnsupportedEndpoint",
+    "WeightsCommit",
     "WeightsRefused",
+    "WrongNetwork",
     "open_chain",
 ]

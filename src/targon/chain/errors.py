@@ -5,11 +5,15 @@ ChainError
 ├── UnknownBlock          a block that lies in the future
 ├── NotRegistered         a hotkey without a UID on this subnet
 ├── NoValidatorPermit     a neuron that may not set weights
+├── InsufficientStake     a neuron with too little stake to set weights
 ├── WeightsRefused        weights that the chain does not take
+│   ├── CommitRevealRequired  they have to be committed to first
+│   └── CommitRevealRefused   a commit or reveal that cannot be
 ├── AxonRefused           an address that the chain does not take
 ├── RateLimited           too soon; says from which block on
 ├── ChainExists           a chain is to be created where a file lies already
 ├── UnsupportedEndpoint   an endpoint that no adapter of this version serves
+├── WrongNetwork          an endpoint that leads to another chain, or to one without this subnet
 └── CallRefused           a signed call that is not its hotkey's own, or not for this chain
     └── StaleNonce        a call that was taken already, or out of turn
 """
@@ -53,6 +57,18 @@ class WeightsRefused(ChainError):
     """Weights that the chain does not take: an outdated version key, an unknown UID, an empty vector."""
 
 
+class CommitRevealRequired(WeightsRefused):
+    """Weights set outright where they have to be committed to first, and revealed later."""
+
+
+class CommitRevealRefused(WeightsRefused):
+    """A commit where there are none, or a reveal of what was not committed to or has expired."""
+
+
+class InsufficientStake(ChainError):
+    """A neuron with too little stake to set weights."""
+
+
 class AxonRefused(ChainError):
     """An address that the chain does not take: not an IP address, or no port."""
 
@@ -75,6 +91,10 @@ class ChainExists(ChainError):
 
 class UnsupportedEndpoint(ChainError):
     """An endpoint that no adapter of this version serves."""
+
+
+class WrongNetwork(ChainError):
+    """An endpoint that leads to another chain than it should, or to one that has no such subnet."""
 
 
 class CallRefused(ChainError):
