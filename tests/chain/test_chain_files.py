@@ -143,8 +143,8 @@ def test_an_empty_file_and_another_applications_database_are_refused(tmp_path: P
 
 
 def test_another_schema_version_is_refused(path: Path) -> None:
-    alter(path, "PRAGMA user_version = 2")
-    with pytest.raises(ChainUnavailable, match="got schema version 2, expected 1"):
+    alter(path, "PRAGMA user_version = 3")
+    with pytest.raises(ChainUnavailable, match="got schema version 3, expected 2"):
         EmbeddedChain.open(path)
 
 

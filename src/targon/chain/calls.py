@@ -13,11 +13,12 @@ from pydantic import Field
 
 from targon.chain.errors import CallRefused
 from targon.protocol.errors import InvalidSignature
-from targon.protocol.keys import Signer, verify_signature
+from targon.protocol.keys import Signer, public_key, verify_signature
 from targon.protocol.messages import Message
 from targon.protocol.primitives import Digest, Hex8, Hex32, Hex64, Hotkey, HotkeyField, u64_hex
 
 _DOMAIN = b"targon/chain/1\x00"
+_COMMIT_DOMAIN = b"targon/chain/weights-commit/1\x00"
 
 _U16 = Annotated[int, Field(ge=0, le=65_535)]
 
@@ -31,6 +32,31 @@ class SetWeights(Message):
     version_key: Hex8
 
 
+class CommitWeights(Message):
+    """Commit to weights that the caller will reveal."""
+
+    kind: Literal["commit_weights"] = "commit_weights"
+    committed: Hex32
+    """Hash of :func:`reveal_content`."""
+
+
+class RevealWeights(Message):
+    """Reveal weights that the caller committed to; they replace its weights."""
+
+    kind: Literal["reveal_weights"] = "reveal_weights"
+    weights: tuple[tuple[_U16, _U16], ...]
+    """(UID, weight) in UID order."""
+    version_key: Hex8
+    salt: Hex32
+
+
+class PutAnchor(Message):
+    """Put a digest on chain in the caller's name."""
+
+    kind: Literal["put_anchor"] = "put_anchor"
+    anchored: Hex32
+
+
 class ServeAxon(Message):
     """Announce where the caller serves."""
 
@@ -40,7 +66,7 @@ class ServeAxon(Message):
     port: Annotated[int, Field(ge=1, le=65_535)]
 
 
-Action = SetWeights | ServeAxon
+Action = SetWeights | CommitWeights | RevealWeights | PutAnchor | ServeAxon
 
 
 class Call(Message):
@@ -56,6 +82,12 @@ class Call(Message):
     def signed_bytes(self) -> bytes:
         """The exact bytes that the hotkey signs."""
         return _DOMAIN + self.to_bytes()
+
+
+def reveal_content(hotkey: Hotkey, reveal: RevealWeights) -> bytes:
+    """The bytes whose hash a commit carries: ``"targon/chain/weights-commit/1" ‖ 0x00 ‖ public key (32) ‖ RFC 8785
+    form of the reveal``."""
+    return _COMMIT_DOMAIN + public_key(hotkey) + reveal.to_bytes()
 
 
 class SignedCall(Message):

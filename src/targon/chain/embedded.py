@@ -10,17 +10,28 @@ import hashlib
 import shlex
 import sqlite3
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
 import anyio
 import anyio.to_thread
+import structlog
 
-from targon.chain import rules, state
-from targon.chain.calls import Action, ServeAxon, SetWeights, SignedCall, check_call, sign_call
+from targon.chain import commits, rules, state
+from targon.chain.calls import (
+    Action,
+    CommitWeights,
+    PutAnchor,
+    RevealWeights,
+    ServeAxon,
+    SetWeights,
+    SignedCall,
+    check_call,
+    sign_call,
+)
 from targon.chain.errors import ChainError, ChainUnavailable, UnknownBlock
-from targon.chain.port import Axon, Metagraph, SubnetInfo
+from targon.chain.port import Anchor, Axon, Metagraph, SubnetInfo, WeightsCommit
 from targon.chain.store import ChainSettings, Store
 from targon.protocol.errors import MalformedMessage
 from targon.protocol.keys import Signer, public_key
@@ -37,7 +48,12 @@ DEADLINE_S = 15.0
 THREADS = 4
 """How many calls of one instance may be under way; SQLite serves them one at a time."""
 
+MOST_PAUSE_S = 1.0
+"""Longest time between two looks for a new block."""
+
 MAX_STAKE_TAO = 21_000_000
+
+logger = structlog.get_logger(__name__)
 
 
 class EmbeddedChain:
@@ -87,6 +103,7 @@ class EmbeddedChain:
         return self._settings
 
     async def info(self) -> SubnetInfo:
+        wait = await self._in_thread(lambda: self._store.read(commits.reveal_epochs))
         return SubnetInfo(
             netuid=self._settings.netuid,
             genesis=self._genesis,
@@ -94,6 +111,8 @@ class EmbeddedChain:
             tempo=self._settings.tempo,
             weights_version_key=self._settings.weights_version_key,
             weights_rate_limit=self._settings.weights_rate_limit,
+            commit_reveal=wait > 0,
+            reveal_epochs=max(wait, 1),
         )
 
     async def block(self) -> Block:
@@ -116,6 +135,21 @@ class EmbeddedChain:
                 raise UnknownBlock(block, current)
         return self._hash(block)
 
+    async def blocks(self) -> AsyncGenerator[Block, None]:
+        """The current block, then each new one; the clock is asked a few times per block."""
+        last = Block(-1)
+        pause_s = min(self._settings.block_seconds / 4, MOST_PAUSE_S)
+        while True:
+            try:
+                current = await self.block()
+            except ChainUnavailable as error:
+                logger.warning("chain_not_heard", error=str(error))
+            else:
+                if current > last:
+                    last = current
+                    yield current
+            await anyio.sleep(pause_s)
+
     async def metagraph(self) -> Metagraph:
         return await self._in_thread(self._metagraph)
 
@@ -133,7 +167,7 @@ class EmbeddedChain:
         """
         rules.check_axon(axon.host, axon.port)
         action = ServeAxon(host=axon.host, port=axon.port)
-        await self._in_thread(lambda: self._sign_and_submit(signer, action))
+        await self._in_thread(lambda: self._serve(signer, action))
 
     async def set_weights(self, signer: Signer, weights: Mapping[Uid, int], version_key: int) -> Block:
         """Set a verifier's weights, kept max-upscaled (the greatest 65535); returns the block they stand in.
@@ -145,6 +179,60 @@ class EmbeddedChain:
         kept = rules.well_formed(weights, version_key)
         action = SetWeights(weights=tuple(kept.items()), version_key=u64_hex(version_key))
         return await self._in_thread(lambda: self._sign_and_submit(signer, action))
+
+    def commit_digest(
+        self, hotkey: Hotkey, weights: Mapping[Uid, int], version_key: int, salt: bytes
+    ) -> Digest:
+        return commits.digest_of(hotkey, weights, version_key, salt)
+
+    async def commit_weights(
+        self, signer: Signer, weights: Mapping[Uid, int], version_key: int, salt: bytes
+    ) -> WeightsCommit:
+        """Commit to weights; they stand when they are revealed.
+
+        Raises:
+            NotRegistered, RateLimited.
+            WeightsRefused: an empty or over-long vector; ``CommitRevealRefused`` where there is no commit-reveal.
+        """
+        kept = rules.well_formed(weights, version_key)
+        hotkey = Hotkey(signer.ss58_address)
+        digest = commits.digest_of(hotkey, kept, version_key, salt)
+        await self._in_thread(lambda: self._sign_and_submit(signer, CommitWeights(committed=digest)))
+        return next(each for each in await self.weights_commits(hotkey) if each.digest == digest)
+
+    async def reveal_weights(
+        self, signer: Signer, weights: Mapping[Uid, int], version_key: int, salt: bytes
+    ) -> Block:
+        """Reveal weights that were committed to; returns the block they stand in.
+
+        Raises:
+            NotRegistered, NoValidatorPermit, RateLimited, WeightsRefused: as setting them does.
+            CommitRevealRefused: if there is no such commit, or it has expired.
+        """
+        kept = rules.well_formed(weights, version_key)
+        action = RevealWeights(weights=tuple(kept.items()), version_key=u64_hex(version_key), salt=salt.hex())
+        return await self._in_thread(lambda: self._sign_and_submit(signer, action))
+
+    async def weights_commits(self, hotkey: Hotkey) -> tuple[WeightsCommit, ...]:
+        def look(connection: sqlite3.Connection) -> tuple[WeightsCommit, ...]:
+            block = self._now(state.head(connection)[0])
+            uid = state.uid_of(connection, hotkey)
+            return () if uid is None else commits.pending(connection, self._settings, uid, block)
+
+        return await self._in_thread(lambda: self._store.read(look))
+
+    async def anchor(self, signer: Signer, digest: Digest) -> Block:
+        """Put a digest on chain.
+
+        Raises:
+            NotRegistered: if the signer's hotkey has no UID.
+        """
+        return await self._in_thread(lambda: self._sign_and_submit(signer, PutAnchor(anchored=digest)))
+
+    async def anchor_of(self, hotkey: Hotkey) -> Anchor | None:
+        return await self._in_thread(
+            lambda: self._store.read(lambda connection: commits.anchor_of(connection, hotkey))
+        )
 
     async def submit(self, signed: SignedCall) -> Block:
         """Take a call that was signed elsewhere; returns the block it stands in.
@@ -209,6 +297,16 @@ class EmbeddedChain:
 
         self._write(work)
 
+    def set_commit_reveal(self, reveal_epochs: int) -> None:
+        """From the next block on, weights are committed to and revealed so many epochs later; 0: set outright.
+        Blocks.
+        """
+        if not 0 <= reveal_epochs <= 100:
+            raise ChainError(f"commit-reveal: got {reveal_epochs} epochs, expected 0 to 100")
+        self._write(
+            lambda connection, _: connection.execute("UPDATE head SET reveal_epochs = ?", (reveal_epochs,))
+        )
+
     def _metagraph(self) -> Metagraph:
         def look(connection: sqlite3.Connection) -> Metagraph | None:
             written, epoch = state.head(connection)
@@ -221,6 +319,11 @@ class EmbeddedChain:
         if current is not None:
             return current
         return self._write(lambda connection, block: state.metagraph(connection, self._settings, block))
+
+    def _serve(self, signer: Signer, action: ServeAxon) -> None:
+        held = self._metagraph().by_hotkey(Hotkey(signer.ss58_address))
+        if held is None or held.axon != Axon(action.host, action.port):
+            self._sign_and_submit(signer, action)
 
     def _sign_and_submit(self, signer: Signer, action: Action) -> Block:
         """Sign within the transaction that applies the call: its nonce is then nobody else's."""

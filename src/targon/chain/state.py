@@ -11,12 +11,20 @@ from dataclasses import replace
 
 import numpy as np
 
-from targon.chain import rules, yuma
-from targon.chain.calls import ServeAxon, SetWeights, SignedCall
-from targon.chain.errors import NotRegistered, NoValidatorPermit, RateLimited, StaleNonce
+from targon.chain import commits, rules, yuma
+from targon.chain.calls import CommitWeights, PutAnchor, RevealWeights, ServeAxon, SetWeights, SignedCall
+from targon.chain.errors import (
+    CommitRevealRefused,
+    CommitRevealRequired,
+    InsufficientStake,
+    NotRegistered,
+    NoValidatorPermit,
+    RateLimited,
+    StaleNonce,
+)
 from targon.chain.port import Axon, Metagraph, Neuron
 from targon.chain.store import ChainSettings
-from targon.protocol.primitives import Block, Hotkey, Uid
+from targon.protocol.primitives import Block, Digest, Hotkey, Uid
 
 RAO_PER_TAO = 1_000_000_000
 
@@ -47,9 +55,9 @@ def settle(connection: sqlite3.Connection, settings: ChainSettings, block: Block
 
 def register(connection: sqlite3.Connection, settings: ChainSettings, block: Block, hotkey: Hotkey) -> Uid:
     """Give a hotkey a UID: the one it has, else the next free one, else that of the neuron last in line."""
-    held = connection.execute("SELECT uid FROM neuron WHERE hotkey = ?", (hotkey,)).fetchone()
-    if held:
-        return Uid(held[0])
+    held = uid_of(connection, hotkey)
+    if held is not None:
+        return held
     neurons = _count(connection)
     if neurons < settings.max_uids:
         uid = Uid(neurons)
@@ -68,6 +76,12 @@ def register(connection: sqlite3.Connection, settings: ChainSettings, block: Blo
     )
     _update_permits(connection, settings)
     return uid
+
+
+def uid_of(connection: sqlite3.Connection, hotkey: Hotkey) -> Uid | None:
+    """The UID that a hotkey holds."""
+    row = connection.execute("SELECT uid FROM neuron WHERE hotkey = ?", (hotkey,)).fetchone()
+    return Uid(row[0]) if row else None
 
 
 def add_stake(connection: sqlite3.Connection, settings: ChainSettings, hotkey: Hotkey, rao: int) -> int:
@@ -100,8 +114,8 @@ def apply(
         StaleNonce, NotRegistered, and what the action itself is refused for.
     """
     call = signed.call
-    row = connection.execute("SELECT uid FROM neuron WHERE hotkey = ?", (call.hotkey,)).fetchone()
-    if row is None:
+    uid = uid_of(connection, call.hotkey)
+    if uid is None:
         raise NotRegistered(call.hotkey, settings.netuid, how_to_register)
     nonce, expected = int(call.nonce, 16), nonce_of(connection, call.hotkey)
     if nonce != expected:
@@ -113,11 +127,17 @@ def apply(
     )
     match call.action:
         case SetWeights():
-            _set_weights(connection, settings, block, Uid(row[0]), call.action)
+            _set_weights(connection, settings, block, uid, call.action)
+        case CommitWeights(committed=digest):
+            _commit_weights(connection, settings, block, uid, Digest(digest))
+        case RevealWeights():
+            _reveal_weights(connection, settings, block, uid, call.hotkey, call.action)
+        case PutAnchor(anchored=digest):
+            commits.put_anchor(connection, block, call.hotkey, Digest(digest))
         case ServeAxon(host=host, port=port):
             rules.check_axon(host, port)
             connection.execute(
-                "UPDATE neuron SET axon_host = ?, axon_port = ? WHERE uid = ?", (host, port, row[0])
+                "UPDATE neuron SET axon_host = ?, axon_port = ? WHERE uid = ?", (host, port, uid)
             )
 
 
@@ -154,23 +174,69 @@ def _neuron(row: tuple[int, str, int, int, str | None, int | None, int, int | No
 def _set_weights(
     connection: sqlite3.Connection, settings: ChainSettings, block: Block, uid: Uid, action: SetWeights
 ) -> None:
+    if wait := commits.reveal_epochs(connection):
+        raise CommitRevealRequired(
+            f"weights: got them outright, expected a commit to them, and their reveal {wait} epoch(s) later: "
+            "this subnet uses commit-reveal"
+        )
+    weights = _acceptable(connection, settings, uid, action)
+    _check_pace(connection, settings, block, uid)
+    _put_weights(connection, uid, weights)
+    connection.execute("UPDATE neuron SET last_update = ? WHERE uid = ?", (block, uid))
+
+
+def _commit_weights(
+    connection: sqlite3.Connection, settings: ChainSettings, block: Block, uid: Uid, digest: Digest
+) -> None:
+    _check_commit_reveal(connection, "commit")
+    _check_pace(connection, settings, block, uid)
+    commits.commit(connection, settings, block, uid, digest)
+
+
+def _reveal_weights(
+    connection: sqlite3.Connection,
+    settings: ChainSettings,
+    block: Block,
+    uid: Uid,
+    hotkey: Hotkey,
+    action: RevealWeights,
+) -> None:
+    _check_commit_reveal(connection, "reveal")
+    revealed = rules.without_duplicates(action.weights)
+    digest = commits.digest_of(hotkey, revealed, int(action.version_key, 16), bytes.fromhex(action.salt))
+    commits.take_revealed(connection, settings, block, uid, digest)
+    _put_weights(connection, uid, _acceptable(connection, settings, uid, action))
+
+
+def _check_commit_reveal(connection: sqlite3.Connection, what: str) -> None:
+    if not commits.reveal_epochs(connection):
+        raise CommitRevealRefused(
+            f"weights {what}: got one, expected weights set outright: this subnet doesn't use commit-reveal"
+        )
+
+
+def _acceptable(
+    connection: sqlite3.Connection, settings: ChainSettings, uid: Uid, action: SetWeights | RevealWeights
+) -> dict[Uid, int]:
+    """The weights of an action, if this neuron may set them.
+
+    Raises:
+        WeightsRefused, InsufficientStake, NoValidatorPermit.
+    """
     version_key = int(action.version_key, 16)
     weights = rules.well_formed(rules.without_duplicates(action.weights), version_key)
     neurons = _count(connection)
     rules.check_length(weights, neurons)
-    rules.check_version_key(version_key, settings.weights_version_key)
-    last_update, permit, rao = connection.execute(
-        "SELECT last_update, permit, coalesce(stake_rao, 0) FROM neuron LEFT JOIN account USING (hotkey) "
-        "WHERE uid = ?",
+    permit, rao = connection.execute(
+        "SELECT permit, coalesce(stake_rao, 0) FROM neuron LEFT JOIN account USING (hotkey) WHERE uid = ?",
         (uid,),
     ).fetchone()
-    if last_update is not None and block - last_update < settings.weights_rate_limit:
-        allowed_at = Block(last_update + settings.weights_rate_limit)
-        raise RateLimited(
-            allowed_at,
-            f"weights: got a setting in block {block} after one in block {last_update}, expected "
-            f"{settings.weights_rate_limit} blocks between them; try again from block {allowed_at} on",
+    if rao < settings.weights_min_stake * RAO_PER_TAO:
+        raise InsufficientStake(
+            f"weights: got them from UID {uid} with {rao / RAO_PER_TAO:g} TAO of stake, expected "
+            f"{settings.weights_min_stake} or more; add some: targon chain register … --stake TAO"
         )
+    rules.check_version_key(version_key, settings.weights_version_key)
     if not permit:
         raise NoValidatorPermit(
             f"weights: got them from UID {uid}, which has no validator permit at {rao / RAO_PER_TAO:g} TAO "
@@ -178,12 +244,26 @@ def _set_weights(
             "add some: targon chain register … --stake TAO"
         )
     rules.check_targets(weights, neurons)
+    return weights
+
+
+def _check_pace(connection: sqlite3.Connection, settings: ChainSettings, block: Block, uid: Uid) -> None:
+    (last,) = connection.execute("SELECT last_update FROM neuron WHERE uid = ?", (uid,)).fetchone()
+    if last is not None and block - last < settings.weights_rate_limit:
+        allowed_at = Block(last + settings.weights_rate_limit)
+        raise RateLimited(
+            allowed_at,
+            f"weights: got a setting in block {block} after one in block {last}, expected "
+            f"{settings.weights_rate_limit} blocks between them; try again from block {allowed_at} on",
+        )
+
+
+def _put_weights(connection: sqlite3.Connection, uid: Uid, weights: dict[Uid, int]) -> None:
     connection.execute("DELETE FROM weight WHERE uid = ?", (uid,))
     connection.executemany(
         "INSERT INTO weight VALUES (?, ?, ?)",
         [(uid, target, value) for target, value in rules.max_upscaled(weights).items()],
     )
-    connection.execute("UPDATE neuron SET last_update = ? WHERE uid = ?", (block, uid))
 
 
 def _count(connection: sqlite3.Connection) -> int:
@@ -195,6 +275,7 @@ def _clear(connection: sqlite3.Connection, uid: Uid) -> None:
     connection.execute("DELETE FROM neuron WHERE uid = ?", (uid,))
     connection.execute("DELETE FROM weight WHERE uid = ?1 OR target = ?1", (uid,))
     connection.execute("DELETE FROM bond WHERE uid = ?1 OR target = ?1", (uid,))
+    connection.execute('DELETE FROM "commit" WHERE uid = ?', (uid,))
 
 
 def _stakes(connection: sqlite3.Connection) -> yuma.Floats:

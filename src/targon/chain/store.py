@@ -29,7 +29,7 @@ T = TypeVar("T")
 APPLICATION_ID = 0x54_52_47_43
 """``TRGC`` in the file's header: this is an embedded chain."""
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 BUSY_S = 5.0
 """How long a writer waits for its turn before the chain counts as locked."""
@@ -40,7 +40,8 @@ CREATE TABLE chain (
 ) STRICT;
 CREATE TABLE head (
     block INTEGER NOT NULL,              -- the greatest block in which anything was written
-    epoch INTEGER NOT NULL               -- the last epoch that was computed
+    epoch INTEGER NOT NULL,              -- the last epoch that was computed
+    reveal_epochs INTEGER NOT NULL       -- epochs from a commit to its reveal; 0: weights are set outright
 ) STRICT;
 CREATE TABLE account (
     hotkey TEXT PRIMARY KEY, stake_rao INTEGER NOT NULL DEFAULT 0, nonce INTEGER NOT NULL DEFAULT 0
@@ -52,6 +53,12 @@ CREATE TABLE neuron (
 ) STRICT;
 CREATE TABLE weight (
     uid INTEGER NOT NULL, target INTEGER NOT NULL, value INTEGER NOT NULL, PRIMARY KEY (uid, target)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE "commit" (
+    place INTEGER PRIMARY KEY, uid INTEGER NOT NULL, digest TEXT NOT NULL, block INTEGER NOT NULL
+) STRICT;
+CREATE TABLE anchor (
+    hotkey TEXT PRIMARY KEY, digest TEXT NOT NULL, block INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE bond (
     uid INTEGER NOT NULL, target INTEGER NOT NULL, value INTEGER NOT NULL, PRIMARY KEY (uid, target)
@@ -74,6 +81,10 @@ class ChainSettings(Message):
     max_validators: Annotated[int, Field(ge=1)] = 64
     immunity_blocks: Annotated[int, Field(ge=0)] = 4_096
     """A neuron registered less than this many blocks ago is replaced only where everyone is that new."""
+    reveal_epochs: Annotated[int, Field(ge=0, le=100)] = 0
+    """Commit-reveal: epochs between a commit to weights and their reveal; 0: weights are set outright."""
+    weights_min_stake: Annotated[int, Field(ge=0, le=21_000_000)] = 0
+    """Least stake, in TAO, of a neuron that sets weights."""
     activity_cutoff: Annotated[int, Field(ge=1)] = 5_000
     """Stake that set no weights for more blocks than this does not count."""
 
@@ -125,7 +136,7 @@ class Store:
                     "INSERT INTO chain VALUES (?, ?, ?)",
                     (secrets.token_bytes(32), genesis_time, settings.to_bytes().decode()),
                 )
-                connection.execute("INSERT INTO head VALUES (0, 0)")
+                connection.execute("INSERT INTO head VALUES (0, 0, ?)", (settings.reveal_epochs,))
             os.link(draft, path)
         except FileExistsError:
             raise _exists(path) from None
