@@ -10,6 +10,7 @@ from targon.ledger import (
     BlocksSkipped,
     Event,
     Head,
+    HeadAnchored,
     IntervalClosed,
     IntervalOpened,
     LogOpened,
@@ -23,6 +24,7 @@ from targon.ledger import (
     StepClosed,
     Verdict,
     WeightsNotSet,
+    WeightsProposed,
     WeightsSet,
     chain_records,
 )
@@ -120,13 +122,24 @@ def step_closed(block: int) -> StepClosed:
     return StepClosed(block=Block(block))
 
 
-def weights_set(weights: dict[int, int], block: int) -> WeightsSet:
-    pairs = tuple((Uid(uid), weight) for uid, weight in sorted(weights.items()))
-    return WeightsSet(block=Block(block), version_key=0, weights=pairs)
+def weights_set(weights: dict[int, int], block: int, proposal: int | None = None) -> WeightsSet:
+    return WeightsSet(block=Block(block), version_key=0, weights=_pairs(weights), proposal=proposal)
 
 
-def weights_not_set(reason: str, block: int) -> WeightsNotSet:
-    return WeightsNotSet(block=Block(block), reason=reason)
+def weights_not_set(reason: str, block: int, proposal: int | None = None) -> WeightsNotSet:
+    return WeightsNotSet(block=Block(block), reason=reason, proposal=proposal)
+
+
+def weights_proposed(weights: dict[int, int], block: int, commit: str | None = None) -> WeightsProposed:
+    return WeightsProposed(block=Block(block), version_key=0, weights=_pairs(weights), commit=commit)
+
+
+def head_anchored(interval: int, head: str, block: int) -> HeadAnchored:
+    return HeadAnchored(interval=Interval(interval), head=head, block=Block(block))
+
+
+def _pairs(weights: dict[int, int]) -> tuple[tuple[Uid, int], ...]:
+    return tuple((Uid(uid), weight) for uid, weight in sorted(weights.items()))
 
 
 def skipped(first: int, last: int) -> BlocksSkipped:

@@ -9,6 +9,7 @@ from targon.ledger import Event, UnknownEvent, parse_event
 from tests.ledger.history import (
     ALICE,
     attempt,
+    head_anchored,
     interval_closed,
     interval_opened,
     joined,
@@ -18,6 +19,7 @@ from tests.ledger.history import (
     step_closed,
     verdict,
     weights_not_set,
+    weights_proposed,
     weights_set,
 )
 
@@ -31,7 +33,11 @@ EVENTS: list[Event] = [
     verdict(5, speed=31.25, evidence={"position": 3, "margins": [0.5, None]}),
     step_closed(41),
     skipped(42, 44),
+    head_anchored(4, "ab" * 32, 41),
+    weights_proposed({0: 65_535, 7: 1}, 44),
+    weights_proposed({0: 65_535, 7: 1}, 44, commit="cd" * 32),
     weights_set({0: 65_535, 7: 1}, 45),
+    weights_set({0: 65_535, 7: 1}, 45, proposal=9),
     weights_not_set("every score is 0", 46),
 ]
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from pathlib import Path
 
 import anyio
 import pytest
 
+from targon.chain import EmbeddedChain, NotRegistered
 from targon.ledger import (
     Attempt,
     BlocksSkipped,
     CalibrationAdopted,
     Event,
+    HeadAnchored,
     IntervalClosed,
     IntervalOpened,
     LogOpened,
@@ -23,17 +26,18 @@ from targon.ledger import (
     StepClosed,
     Verdict,
     WeightsNotSet,
+    WeightsProposed,
     WeightsSet,
     replay,
 )
 from targon.protocol import draws
 from targon.protocol.keys import public_key
-from targon.protocol.primitives import AttemptNumber
+from targon.protocol.primitives import AttemptNumber, Hotkey
 from targon.protocol.profile import STANDARD
 from targon.verification import EvidenceState, Observations, advance, bets_of
 from targon.verifier import LogOfAnother
 from tests.tiny_engine import TinyEngine
-from tests.verifier.conftest import CALIBRATION, World
+from tests.verifier.conftest import CALIBRATION, MASTER_SECRET, VERIFIER, World
 
 pytestmark = pytest.mark.anyio
 
@@ -233,11 +237,62 @@ async def test_weights_are_set_on_chain_once_there_is_something_to_say(world: Wo
     assert await world.chain.weights_of(metagraph.neurons[0].uid) == {prover.uid: 65_535}
 
 
+async def test_weights_are_committed_to_and_revealed_where_the_subnet_asks_for_it(world: World):
+    world.chain.set_commit_reveal(1)
+    async with world.prover("Honest") as honest:
+        events = await world.verify_until(lambda es: any(isinstance(e, WeightsSet) for e in es))
+    at, done = next((at, event) for at, event in enumerate(events) if isinstance(event, WeightsSet))
+    assert done.proposal is not None
+    proposed = events[done.proposal]
+    assert isinstance(proposed, WeightsProposed)
+    assert (proposed.weights, proposed.version_key) == (done.weights, done.version_key)
+    interval = proposed.block // world.profile.interval_blocks
+    info = await world.chain.info()
+    secret = draws.interval_secret(MASTER_SECRET, bytes.fromhex(info.genesis), info.netuid, interval)
+    salt = draws.weights_salt(secret, done.proposal)
+    verifier = Hotkey(VERIFIER.ss58_address)
+    expected = world.chain.commit_digest(verifier, dict(proposed.weights), proposed.version_key, salt)
+    assert proposed.commit == expected, "anyone can check the commit once the interval's secret is revealed"
+    assert done.block // 3 > proposed.block // 3, "an epoch later"
+    metagraph = await world.chain.metagraph()
+    prover = metagraph.by_hotkey(honest)
+    assert prover is not None
+    assert dict(done.weights) == {prover.uid: 65_535}
+    standings = await standings_of(world)
+    opened = [place for place, event in enumerate(events[:at]) if isinstance(event, IntervalOpened)]
+    assert standings.released in opened, "what the weights followed from may be published once they stand"
+
+
+async def test_each_intervals_head_is_anchored_on_chain(world: World):
+    async with world.prover("Honest"):
+        events = await world.verify_until(lambda es: sum(isinstance(e, HeadAnchored) for e in es) >= 2)
+    log = await SqliteLog.open(world.log_path, read_only=True)
+    heads = [record.hash async for record in log.read() if isinstance(record.event, IntervalOpened)]
+    await log.aclose()
+    anchored = [event.head for event in events if isinstance(event, HeadAnchored)]
+    assert anchored == heads[: len(anchored)]
+    found = await world.chain.anchor_of(Hotkey(VERIFIER.ss58_address))
+    assert found is not None
+    assert found.digest in heads
+
+
+async def test_an_unregistered_verifier_is_told_the_command_that_registers_it(world: World, tmp_path: Path):
+    world.chain = EmbeddedChain.create(tmp_path / "other.sqlite")
+    with pytest.raises(NotRegistered, match="targon chain register"):
+        async with world.verifier() as verifier:
+            await verifier.run()
+    await world.chain.aclose()
+
+
 async def test_weights_can_be_left_to_others(world: World):
     world.settings = world.settings.model_copy(update={"disable_set_weights": True})
     async with world.prover("Honest"):
         events = await world.verify_until(lambda events: steps(events) >= 3)
-    assert not any(isinstance(event, WeightsSet | WeightsNotSet) for event in events)
+    assert not any(isinstance(event, WeightsSet | WeightsProposed) for event in events)
+    assert any(
+        isinstance(event, WeightsNotSet) and "--neuron.disable_set_weights" in event.reason
+        for event in events
+    )
 
 
 async def test_no_more_provers_are_challenged_in_a_block_than_the_sample_size(world: World):

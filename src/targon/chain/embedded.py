@@ -30,7 +30,7 @@ from targon.chain.calls import (
     check_call,
     sign_call,
 )
-from targon.chain.errors import ChainError, ChainUnavailable, UnknownBlock
+from targon.chain.errors import ChainError, ChainUnavailable, NotRegistered, UnknownBlock
 from targon.chain.port import Anchor, Axon, Metagraph, SubnetInfo, WeightsCommit
 from targon.chain.store import ChainSettings, Store
 from targon.protocol.errors import MalformedMessage
@@ -152,6 +152,19 @@ class EmbeddedChain:
 
     async def metagraph(self) -> Metagraph:
         return await self._in_thread(self._metagraph)
+
+    async def require_uid(self, hotkey: Hotkey) -> Uid:
+        """The UID that a hotkey holds.
+
+        Raises:
+            NotRegistered: if it holds none.
+        """
+        uid = await self._in_thread(
+            lambda: self._store.read(lambda connection: state.uid_of(connection, hotkey))
+        )
+        if uid is None:
+            raise NotRegistered(hotkey, self._settings.netuid, self._how_to_register())
+        return uid
 
     async def weights_of(self, uid: Uid) -> dict[Uid, int]:
         return await self._in_thread(
@@ -339,11 +352,13 @@ class EmbeddedChain:
 
     def _apply(self, connection: sqlite3.Connection, block: Block, signed: SignedCall) -> Block:
         check_call(signed, genesis=self._genesis, netuid=self._settings.netuid)
-        how_to_register = (
+        state.apply(connection, self._settings, block, signed, self._how_to_register())
+        return block
+
+    def _how_to_register(self) -> str:
+        return (
             f"targon chain register {shlex.quote(str(self.path))} --wallet.name NAME --wallet.hotkey HOTKEY"
         )
-        state.apply(connection, self._settings, block, signed, how_to_register)
-        return block
 
     def _write(self, work: Callable[[sqlite3.Connection, Block], T]) -> T:
         """Settle what is due, then do the work, in one transaction."""

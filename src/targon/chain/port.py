@@ -132,6 +132,14 @@ class Chain(Protocol):
 
     async def metagraph(self) -> Metagraph: ...
 
+    async def require_uid(self, hotkey: Hotkey) -> Uid:
+        """The UID that a hotkey holds.
+
+        Raises:
+            NotRegistered: if it holds none; its text has the command that registers it.
+        """
+        ...
+
     async def serve_axon(self, signer: Signer, axon: Axon) -> None:
         """Announce where a neuron serves; where it is announced already, nothing is sent.
 

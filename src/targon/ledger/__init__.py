@@ -20,6 +20,7 @@ from targon.ledger.events import (
     BlocksSkipped,
     CalibrationAdopted,
     Event,
+    HeadAnchored,
     IntervalClosed,
     IntervalOpened,
     LogOpened,
@@ -33,13 +34,14 @@ from targon.ledger.events import (
     UnknownEvent,
     Verdict,
     WeightsNotSet,
+    WeightsProposed,
     WeightsSet,
     parse_event,
 )
 from targon.ledger.fold import Standings, catch_up, replay
 from targon.ledger.port import GENESIS_HASH, Head, Log, Record, Snapshot, chain_records, record_hash
 from targon.ledger.sqlite import SqliteLog
-from targon.ledger.standing import Conviction, LastVerdict, ProverStanding
+from targon.ledger.standing import Conviction, LastVerdict, Proposal, ProverStanding
 from targon.ledger.story import Entry, explain
 
 __all__ = [
@@ -53,6 +55,7 @@ __all__ = [
     "Entry",
     "Event",
     "Head",
+    "HeadAnchored",
     "HeadMoved",
     "IntervalClosed",
     "IntervalOpened",
@@ -64,6 +67,7 @@ __all__ = [
     "LogUnavailable",
     "ModelEntry",
     "Outcome",
+    "Proposal",
     "ProverConvicted",
     "ProverJoined",
     "ProverLeft",
@@ -78,6 +82,7 @@ __all__ = [
     "UnknownProver",
     "Verdict",
     "WeightsNotSet",
+    "WeightsProposed",
     "WeightsSet",
     "catch_up",
     "chain_records",

@@ -9,7 +9,9 @@ A verifier's life in events::
       | attempt*  ( verdict  prover_convicted? )*  step_closed
                                                one step: requests out, answers judged, scores moved
       | blocks_skipped                         blocks that passed while a step was running
-      | weights_set | weights_not_set )*
+      | head_anchored                          the interval's head stands on chain
+      | weights_proposed                       before they are sent to the chain, or committed to
+      | weights_set | weights_not_set )*       what came of them
     interval_closed                            reveals the secret; tiers move
     interval_opened …
 
@@ -201,8 +203,33 @@ class BlocksSkipped(Message):
     reason: _Text
 
 
+class HeadAnchored(Message):
+    """The open interval's log head stands on chain, in the verifier's name."""
+
+    kind: Literal["head_anchored"] = "head_anchored"
+    version: Literal[1] = EVENT_VERSION
+    interval: _Interval
+    head: Hex32
+    """Hash of the interval's ``interval_opened`` record."""
+    block: _Block
+    """The block that it stands in."""
+
+
+class WeightsProposed(Message):
+    """These weights are about to be sent to the chain. The record's ``seq`` is the proposal's number."""
+
+    kind: Literal["weights_proposed"] = "weights_proposed"
+    version: Literal[1] = EVENT_VERSION
+    block: _Block
+    version_key: _Int
+    weights: tuple[tuple[_Uid, Annotated[int, Field(ge=1, le=65_535)]], ...]
+    """(UID, weight) in UID order, zeros left out."""
+    commit: Hex32 | None
+    """With commit-reveal, what is put on chain first; None: they are set outright."""
+
+
 class WeightsSet(Message):
-    """Weights stand on chain."""
+    """Weights stand on chain: they were read back."""
 
     kind: Literal["weights_set"] = "weights_set"
     version: Literal[1] = EVENT_VERSION
@@ -210,6 +237,8 @@ class WeightsSet(Message):
     version_key: _Int
     weights: tuple[tuple[_Uid, Annotated[int, Field(ge=1, le=65_535)]], ...]
     """(UID, weight) in UID order, zeros left out."""
+    proposal: _Int | None = None
+    """The proposal that they are; None: there was none, in logs of older software."""
 
 
 class WeightsNotSet(Message):
@@ -219,6 +248,8 @@ class WeightsNotSet(Message):
     version: Literal[1] = EVENT_VERSION
     block: _Block
     reason: _Text
+    proposal: _Int | None = None
+    """The proposal that was given up; None: there was nothing to propose."""
 
 
 Event = (
@@ -233,6 +264,8 @@ Event = (
     | ProverConvicted
     | StepClosed
     | BlocksSkipped
+    | HeadAnchored
+    | WeightsProposed
     | WeightsSet
     | WeightsNotSet
 )

@@ -19,7 +19,7 @@ from targon.ledger import rules
 from targon.ledger.errors import InvalidHistory, UnusableSnapshot
 from targon.ledger.events import Attempt, LogOpened, Verdict
 from targon.ledger.port import Head, Log, Record, Snapshot
-from targon.ledger.standing import ProverStanding, ProverState, State
+from targon.ledger.standing import Proposal, ProverStanding, ProverState, State
 from targon.protocol import rewards
 from targon.protocol.canonical import canonical_bytes
 from targon.protocol.primitives import Block, Digest, Hotkey, Interval, Uid
@@ -28,7 +28,7 @@ from targon.protocol.weights import NoWeights, u16_weights
 
 logger = structlog.get_logger(__name__)
 
-SNAPSHOT_VERSION: Final = 3
+SNAPSHOT_VERSION: Final = 4
 """Counted up whenever :class:`State` changes its shape; an older snapshot is then folded anew."""
 
 _VIEW_FIELDS = tuple(f.name for f in fields(ProverState))
@@ -69,6 +69,11 @@ class Standings:
         return self._s.block
 
     @property
+    def stepped_block(self) -> Block:
+        """The newest block whose step has closed or that was skipped; -1 before any."""
+        return max(self._s.last_step, self._s.last_skipped)
+
+    @property
     def interval(self) -> Interval | None:
         """The open interval; None between two."""
         return self._s.interval
@@ -107,6 +112,32 @@ class Standings:
     def weights_refusal(self) -> str | None:
         """Why weights could not be set since :attr:`weights_block`; None if they could."""
         return self._s.weights_refusal
+
+    @property
+    def proposals(self) -> Mapping[int, Proposal]:
+        """Weights that were proposed and whose fate is open, by number, oldest first."""
+        return MappingProxyType(self._s.proposals)
+
+    @property
+    def proposed_block(self) -> Block:
+        """The block of the newest proposal of weights; -1 before any."""
+        return self._s.proposed_block
+
+    @property
+    def anchored(self) -> Interval | None:
+        """The newest interval whose head stands on chain; None before any."""
+        return self._s.anchored
+
+    @property
+    def anchored_block(self) -> Block:
+        """The block in which it stands; -1 before any."""
+        return self._s.anchored_block
+
+    @property
+    def released(self) -> int:
+        """Records before this one may be published. Later ones would tell weights that are still to be set, or
+        revealed, to those who would copy them."""
+        return self._s.released
 
     @property
     def calibrations(self) -> Mapping[str, Digest]:

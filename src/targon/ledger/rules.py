@@ -15,6 +15,9 @@ A record that cannot follow the ones before it is refused as :class:`InvalidHist
   lost in a block takes one step with the sum.
 * ``interval_closed`` needs every attempt judged, every step closed, and the secret that was committed to.
   Tiers settle, request counters reset, this interval's median speeds become the next one's measure.
+* ``head_anchored`` needs the open interval, its own head, and comes once per interval.
+* ``weights_set`` and ``weights_not_set`` need the proposal that they name, once; what is set is what was proposed.
+  Then the records of the intervals that had closed when it was proposed may be published.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ from targon.ledger.events import (
     Attempt,
     BlocksSkipped,
     CalibrationAdopted,
+    HeadAnchored,
     IntervalClosed,
     IntervalOpened,
     LogOpened,
@@ -36,10 +40,11 @@ from targon.ledger.events import (
     StepClosed,
     Verdict,
     WeightsNotSet,
+    WeightsProposed,
     WeightsSet,
 )
 from targon.ledger.port import Record
-from targon.ledger.standing import Conviction, LastVerdict, ProverStanding, ProverState, State
+from targon.ledger.standing import Conviction, LastVerdict, Proposal, ProverStanding, ProverState, State
 from targon.protocol import conviction, draws, rewards, tiers
 from targon.protocol.primitives import Block, Digest
 from targon.protocol.profile import Profile
@@ -108,7 +113,7 @@ def _interval_opened(s: State, record: Record, event: IntervalOpened) -> None:
             record.seq, f"interval {event.interval} opens after interval {s.last_interval} was closed"
         )
     s.interval = s.last_interval = event.interval
-    s.interval_head = record.hash
+    s.interval_head, s.interval_seq = record.hash, record.seq
     s.commitment = Digest(event.commitment)
     _reach(s, event.block)
 
@@ -259,18 +264,68 @@ def _blocks_skipped(s: State, record: Record, event: BlocksSkipped) -> None:
             record.seq, f"got blocks {event.first} to {event.last} skipped, expected first <= last"
         )
     s.blocks_skipped += event.last - event.first + 1
+    s.last_skipped = max(s.last_skipped, event.last)
     _reach(s, event.last)
 
 
-def _weights_set(s: State, _record: Record, event: WeightsSet) -> None:
-    s.weights = dict(event.weights)
+def _head_anchored(s: State, record: Record, event: HeadAnchored) -> None:
+    if event.interval != s.interval or event.head != s.interval_head:
+        raise InvalidHistory(
+            record.seq,
+            f"the head {event.head[:12]}… of interval {event.interval} is anchored, expected the open interval's, "
+            f"{s.interval_head[:12]}…",
+        )
+    if event.interval == s.anchored:
+        raise InvalidHistory(record.seq, f"the head of interval {event.interval} is anchored a second time")
+    s.anchored, s.anchored_block = event.interval, event.block
+
+
+def _weights_proposed(s: State, record: Record, event: WeightsProposed) -> None:
+    s.proposals[record.seq] = Proposal(
+        block=event.block,
+        version_key=event.version_key,
+        weights=dict(event.weights),
+        commit=None if event.commit is None else Digest(event.commit),
+        releases=s.interval_seq,
+    )
+    s.proposed_block = event.block
+    _reach(s, event.block)
+
+
+def _weights_set(s: State, record: Record, event: WeightsSet) -> None:
+    weights = dict(event.weights)
+    if event.proposal is not None:
+        proposal = _proposal(s, record, event.proposal)
+        if (proposal.weights, proposal.version_key) != (weights, event.version_key):
+            raise InvalidHistory(record.seq, f"other weights are set than proposal {event.proposal} has")
+        _release(s, s.proposals.pop(event.proposal).releases)
+    s.weights = weights
     s.weights_block = event.block
     s.weights_refusal = None
 
 
-def _weights_not_set(s: State, _record: Record, event: WeightsNotSet) -> None:
+def _weights_not_set(s: State, record: Record, event: WeightsNotSet) -> None:
+    if event.proposal is None:
+        _release(s, s.interval_seq if not s.proposals else 0)
+    else:
+        _proposal(s, record, event.proposal)
+        _release(s, s.proposals.pop(event.proposal).releases)
     s.weights_refusal = event.reason
     _reach(s, event.block)
+
+
+def _proposal(s: State, record: Record, number: int) -> Proposal:
+    proposal = s.proposals.get(number)
+    if proposal is None:
+        raise InvalidHistory(
+            record.seq, f"got the fate of proposal {number}, which is not open: none, or known already"
+        )
+    return proposal
+
+
+def _release(s: State, before: int) -> None:
+    """What was proposed later is still to be kept, and what it followed from with it."""
+    s.released = max(s.released, before)
 
 
 def _reach(s: State, block: Block) -> None:
@@ -294,6 +349,8 @@ _RULES: dict[type, Callable[[State, Record, Any], None]] = {
     ProverConvicted: _prover_convicted,
     StepClosed: _step_closed,
     BlocksSkipped: _blocks_skipped,
+    HeadAnchored: _head_anchored,
+    WeightsProposed: _weights_proposed,
     WeightsSet: _weights_set,
     WeightsNotSet: _weights_not_set,
 }

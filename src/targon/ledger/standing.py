@@ -118,6 +118,18 @@ class ProverStanding:
         return max(0, TIERS[self.tier].request_limit - self.sent)
 
 
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """Weights that were about to be sent to the chain, and whose fate is open."""
+
+    block: Block
+    version_key: int
+    weights: dict[Uid, int]
+    commit: Digest | None
+    releases: int
+    """Records before this one may be published once its fate is known."""
+
+
 @dataclass(slots=True)
 class State:
     """Everything that the fold knows; what a snapshot saves."""
@@ -134,6 +146,11 @@ class State:
     """The newest interval that was opened."""
     interval_head: Digest = GENESIS_HASH
     """Hash of the newest ``interval_opened`` record."""
+    interval_seq: int = 0
+    """Place of that record."""
+    anchored: Interval | None = None
+    """The newest interval whose head stands on chain."""
+    anchored_block: Block = BEFORE_ANY
     commitment: Digest = GENESIS_HASH
     provers: dict[Hotkey, ProverState] = field(default_factory=dict)
     uids: dict[Uid, Hotkey] = field(default_factory=dict)
@@ -153,6 +170,13 @@ class State:
     """The block in which they were set."""
     weights_refusal: str | None = None
     """Why none could be set since; None if that did not happen."""
+    proposals: dict[int, Proposal] = field(default_factory=dict)
+    """Proposed weights whose fate is open, by number."""
+    proposed_block: Block = BEFORE_ANY
+    """The block of the newest proposal."""
+    released: int = 0
+    """Records before this one may be published: the weights that followed from them are no secret any more."""
+    last_skipped: Block = BEFORE_ANY
     blocks_skipped: int = 0
     calibrations: dict[str, Digest] = field(default_factory=dict)
     """By model, the calibration that its verdicts are judged by."""

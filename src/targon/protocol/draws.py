@@ -90,6 +90,14 @@ def challenge_draw(secret: bytes, block: Block, prover_key: bytes, part: str) ->
     return int.from_bytes(_draw(secret, b"challenge", place, prover_key, part.encode())[:8], "big")
 
 
+def weights_salt(secret: bytes, proposal: int) -> bytes:
+    """The 32-byte salt of a commit to weights: ``HMAC-SHA256(secret, "weights" ‖ proposal's number (8, BE))``.
+
+    The secret is that of the interval that the proposal's block lies in.
+    """
+    return _draw(secret, b"weights", proposal.to_bytes(8, "big"))
+
+
 def query_seed(secret: bytes, block: Block, prover_key: bytes) -> int:
     """The 64-bit noise key with which the query of one challenge is generated."""
     return int.from_bytes(_draw(secret, b"query", block.to_bytes(8, "big"), prover_key)[:8], "big")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import anyio
 
 from targon.ledger import Event, Head, Log, Record, Snapshot, Standings, chain_records, replay
@@ -35,16 +37,14 @@ class Journal:
         async with self._lock:
             return await self._append(events)
 
-    async def append_numbered(self, first: int, *events: Event) -> list[Record]:
-        """As :meth:`append`, for events whose content depends on their place.
+    async def append_made(self, make: Callable[[int], Sequence[Event]]) -> list[Record]:
+        """As :meth:`append`, for events that depend on their place or on the standings just before them.
 
-        Raises:
-            RuntimeError: if something else was appended since the place was looked up.
+        Args:
+            make: given the place of the first event, the events. Nothing is appended between.
         """
         async with self._lock:
-            if self._head.seq + 1 != first:
-                raise RuntimeError(f"the log's next place is {self._head.seq + 1}, expected {first}")
-            return await self._append(events)
+            return await self._append(tuple(make(self._head.seq + 1)))
 
     async def _append(self, events: tuple[Event, ...]) -> list[Record]:
         if not events:

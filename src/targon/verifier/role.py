@@ -2,26 +2,28 @@
 
 A step
   1. notes who joined and left, and opens or closes intervals as blocks demand;
-  2. sets weights, in the first step of an epoch;
-  3. draws the provers to challenge and makes each a challenge of its own, in a dialect that its engine speaks;
-  4. writes the attempts to the log, and only then sends each, at a moment that is drawn as well;
-  5. judges the answers and writes the verdicts, with what they are evidence of, and convictions;
-  6. closes, which moves the scores.
+  2. draws the provers to challenge and makes each a challenge of its own, in a dialect that its engine speaks;
+  3. writes the attempts to the log, and only then sends each, at a moment that is drawn as well;
+  4. judges the answers and writes the verdicts, with what they are evidence of, and convictions;
+  5. closes, which moves the scores.
 
-The next step starts when the last has ended. Blocks that pass meanwhile are skipped, and logged.
+The next step starts when the last has ended. Blocks that pass meanwhile are skipped, and logged. Beside the steps,
+weights and the heads of intervals are put on chain: a chain takes its time, and nobody waits for it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 
 import anyio
 import structlog
 
 from targon import __version__
-from targon.chain import Axon, Chain, ChainError, SubnetInfo
+from targon.chain import Axon, Chain, ChainError, SubnetInfo, WrongNetwork
 from targon.engines import Engine, EngineError
 from targon.ledger import (
+    Attempt,
     BlocksSkipped,
     CalibrationAdopted,
     IntervalClosed,
@@ -40,6 +42,7 @@ from targon.protocol.schedule import interval_of
 from targon.protocol.tiers import TIERS, Tier
 from targon.transport import NeuronClient
 from targon.verification import Calibration, reason_about
+from targon.verifier.anchoring import Anchors
 from targon.verifier.asking import Asker, Moment, attempt_event
 from targon.verifier.book import Book
 from targon.verifier.challenges import Challenge, challenge_delay_s, make_challenge
@@ -58,6 +61,9 @@ would tell (docs/challenges.md)."""
 
 RETRY_S = 2.0
 """Pause after a step that our own side could not take."""
+
+INFO_BLOCKS = 25
+"""Blocks between two looks at the subnet's settings."""
 
 
 class LogOfAnother(Exception):
@@ -103,7 +109,17 @@ class Verifier:
         )
         self._calibration = calibration
         self._book = Book(journal, calibration)
-        self._weights = WeightSetter(chain, journal, signer, settings.version_key)
+        self._weights = WeightSetter(
+            chain,
+            journal,
+            signer,
+            settings.version_key,
+            self._secret_at,
+            disabled=settings.disable_set_weights,
+        )
+        self._anchors = Anchors(chain, journal, signer)
+        self._info: SubnetInfo | None = None
+        self._info_until = Block(0)
         self._stop = anyio.Event()
 
     def stop(self) -> None:
@@ -114,17 +130,20 @@ class Verifier:
         """Verify until :meth:`stop` is called.
 
         Raises:
+            NotRegistered: if the hotkey has no UID on the subnet; its text has the command that helps.
             LogOfAnother: if the log is not this verifier's.
             ChainError: if the chain cannot be asked at the start.
             LedgerError: if the log cannot be written.
         """
-        info = await self._chain.info()
+        self._info = info = await self._chain.info()
+        await self._chain.require_uid(self._hotkey)
         await self._open_log(info)
         await self._adopt_calibration()
         await self._close_open_attempts("the verifier was restarted before it could judge the answer")
         try:
             async with anyio.create_task_group() as group:
-                group.start_soon(self._step_forever, info)
+                group.start_soon(self._each_block, self._step, "challenges")
+                group.start_soon(self._each_block, self._keep_on_chain, "weights and anchors")
                 await self._stop.wait()
                 group.cancel_scope.cancel()
         finally:
@@ -132,20 +151,46 @@ class Verifier:
                 await self._close_open_attempts("the verifier was stopped before it could judge the answer")
                 await self._journal.snapshot()
 
-    async def _step_forever(self, info: SubnetInfo) -> None:
-        while True:
-            try:
-                await self._step(await self._next_block(info), info)
-            except (ChainError, EngineError, PrivateInputUnavailable) as error:
-                logger.warning("step_abandoned", kind=type(error).__name__, error=str(error))
-                await anyio.sleep(RETRY_S)
-            await self._journal.snapshot_if_due()
+    async def _each_block(self, work: Callable[[Block, SubnetInfo], Awaitable[None]], what: str) -> None:
+        """Work on every block that comes, one after the other. Our own side's troubles end no more than a turn."""
+        async with aclosing(self._chain.blocks()) as blocks:
+            async for block in blocks:
+                try:
+                    await work(block, await self._current_info(block))
+                except (ChainError, EngineError, PrivateInputUnavailable) as error:
+                    logger.warning(
+                        "block_abandoned", what=what, kind=type(error).__name__, error=str(error), block=block
+                    )
+                    await anyio.sleep(RETRY_S)
+                await self._journal.snapshot_if_due()
 
-    async def _next_block(self, info: SubnetInfo) -> Block:
-        """Wait for a block after the last one handled; log those that were missed."""
-        last = self._journal.standings.block
-        while (block := await self._chain.block()) <= last:
-            await anyio.sleep(min(info.block_seconds / 4, 1.0))
+    async def _current_info(self, block: Block) -> SubnetInfo:
+        """The subnet's settings, which its owner may change: read anew every so many blocks."""
+        info = self._info
+        if info is None or block >= self._info_until:
+            self._info_until = Block(block + INFO_BLOCKS)
+            try:
+                fresh = await self._chain.info()
+            except ChainError:
+                self._info_until = block
+                raise
+            if info is not None and (fresh.genesis, fresh.netuid) != (info.genesis, info.netuid):
+                raise WrongNetwork(
+                    f"the chain became another one: got genesis {fresh.genesis[:12]}…, expected {info.genesis[:12]}…; "
+                    "look at --subtensor.chain_endpoint"
+                )
+            self._info = info = fresh
+        return info
+
+    async def _keep_on_chain(self, block: Block, info: SubnetInfo) -> None:
+        """Put on chain what is due there: the interval's head, then weights."""
+        if self._journal.standings.opened is None:
+            return
+        await self._anchors.step(block)
+        await self._weights.step(block, info)
+
+    async def _note_skipped(self, block: Block) -> None:
+        last = self._journal.standings.stepped_block
         if last >= 0 and block > last + 1:
             await self._journal.append(
                 BlocksSkipped(
@@ -154,10 +199,14 @@ class Verifier:
                     reason="they passed while an earlier step was running, or while the verifier was not",
                 )
             )
-        return block
 
     async def _step(self, block: Block, info: SubnetInfo) -> None:
+        if block <= self._journal.standings.stepped_block:
+            return
+        await self._note_skipped(block)
         metagraph = await self._chain.metagraph()
+        if metagraph.by_hotkey(self._hotkey) is None:
+            await self._chain.require_uid(self._hotkey)
         provers = provers_among(
             metagraph.neurons, me=self._hotkey, vpermit_tao_limit=self._settings.vpermit_tao_limit
         )
@@ -165,8 +214,6 @@ class Verifier:
         await self._journal.append(*comings_and_goings(standings, provers, block))
         interval = interval_of(block, self._profile.interval_blocks)
         await self._turn_interval(interval, block, info)
-        if not self._settings.disable_set_weights:
-            await self._weights.set_if_due(block, info)
         await self._offers.refresh(((n.hotkey, n.axon) for n in provers if n.axon is not None), block)
         secret = self._secret(interval, info)
         chosen = draw_provers(provers, standings, secret, block, self._settings.sample_size)
@@ -239,6 +286,10 @@ class Verifier:
 
     # -- intervals -------------------------------------------------------------------------------------
 
+    def _secret_at(self, block: Block) -> bytes:
+        assert self._info is not None  # read before anything is drawn
+        return self._secret(interval_of(block, self._profile.interval_blocks), self._info)
+
     def _secret(self, interval: Interval, info: SubnetInfo) -> bytes:
         return draws.interval_secret(self._master_secret, bytes.fromhex(info.genesis), info.netuid, interval)
 
@@ -269,14 +320,15 @@ class Verifier:
             log_head=self._journal.standings.interval_head,
             secret=secret,
         )
-        first = self._journal.head.seq + 1
-        requests = [
-            self._asker.request(
-                challenges[prover], prover, AttemptNumber(first + place), moment, self._dialect(prover, block)
-            )
-            for place, (prover, _) in enumerate(chosen)
-        ]
-        await self._journal.append_numbered(first, *(attempt_event(r, block) for r in requests))
+        requests: list[GenerateRequest] = []
+
+        def attempts(first: int) -> list[Attempt]:
+            for place, (prover, _) in enumerate(chosen):
+                number, dialect = AttemptNumber(first + place), self._dialect(prover, block)
+                requests.append(self._asker.request(challenges[prover], prover, number, moment, dialect))
+            return [attempt_event(request, block) for request in requests]
+
+        await self._journal.append_made(attempts)
         async with anyio.create_task_group() as group:
             for request, (prover, axon) in zip(requests, chosen, strict=True):
                 delay_s = challenge_delay_s(secret, block, prover, SENDING_SPAN * info.block_seconds)

@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from targon import __version__
+
+
+def version_key(version: str = __version__) -> int:
+    """A version as the chain compares them: ``1000 · major + 10 · minor + patch``, as the subnet always had it."""
+    major, minor, patch = (int(part) for part in version.split(".")[:3])
+    return 1_000 * major + 10 * minor + patch
+
 
 class VerifierSettings(BaseModel):
     """Named as operators know them (``--neuron.…``)."""
@@ -24,8 +32,9 @@ class VerifierSettings(BaseModel):
     """Longest query, in tokens."""
     timeout: float = Field(60.0, gt=0.0)
     """Seconds that a prover has for a whole answer."""
-    version_key: int = Field(1, ge=0)
-    """Version key that weights are set with."""
+    version_key: int = Field(default_factory=version_key, ge=0, le=(1 << 53) - 1)
+    """Version key that weights are set with. The subnet's owner raises the one that is asked for to have verifiers
+    upgraded: setting it by hand only hides that."""
 
     @model_validator(mode="after")
     def _check_lengths(self) -> VerifierSettings:

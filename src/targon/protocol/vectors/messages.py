@@ -253,6 +253,8 @@ def _draws(given: Json) -> Json:
         return draws.interval_secret(master, genesis, given["netuid"], Interval(given["interval"])).hex()
     if given["draw"] == "commitment":
         return draws.commitment(bytes.fromhex(given["secret"]))
+    if given["draw"] == "weights_salt":
+        return draws.weights_salt(bytes.fromhex(given["secret"]), given["proposal"]).hex()
     prover = bytes.fromhex(given["prover"])
     if given["draw"] == "request_seed":
         attempt = AttemptNumber(int(given["attempt"], 16))
@@ -320,6 +322,8 @@ DRAWS = Rule(
             }
             for part in ("form", "length", "delay")
         },
+        "weights salt": {"draw": "weights_salt", "secret": _SECRET, "proposal": 1234},
+        "weights salt of the next proposal": {"draw": "weights_salt", "secret": _SECRET, "proposal": 1235},
         "selection rank in the next block": {
             "draw": "selection_rank", "secret": _SECRET, "block": 5_000_001, "prover": _PROVER,
         },
