@@ -104,10 +104,11 @@ def test_where_there_is_nothing_to_propose_there_is_nothing_to_keep_secret() -> 
 def test_the_open_intervals_head_is_anchored_once() -> None:
     history = History.begun(ALICE)
     head = history.standings.interval_head
-    assert history.standings.anchored is None
+    assert history.standings.anchored_block == -1
     history.add(head_anchored(0, head, 3))
-    assert history.standings.anchored == 0
-    assert history.standings.anchored_block == 3
+    after = history.standings
+    assert after.anchored == 0
+    assert after.anchored_block == 3
     with pytest.raises(InvalidHistory, match="second time"):
         history.add(head_anchored(0, head, 4))
 
