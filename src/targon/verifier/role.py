@@ -184,8 +184,8 @@ class Verifier:
 
     async def _keep_on_chain(self, block: Block, info: SubnetInfo) -> None:
         """Put on chain what is due there: the interval's head, then weights."""
-        if self._journal.standings.opened is None:
-            return
+        if self._journal.standings.interval is None:
+            return  # the log has only begun: there is nobody to say anything of yet
         await self._anchors.step(block)
         await self._weights.step(block, info)
 
