@@ -9,7 +9,7 @@ import socket
 
 import anyio
 import pytest
-from anyio.abc import SocketStream
+from anyio.abc import ByteStream
 from starlette.types import Receive, Send
 
 from targon.protocol.messages import ProverStatus
@@ -19,7 +19,6 @@ from targon.transport import (
     Deadlines,
     Disconnected,
     LocalFault,
-    NeuronClient,
     Refusal,
     Refused,
     SignedRequest,
@@ -34,6 +33,7 @@ from tests.transport.world import (
     VERIFIER,
     Place,
     Script,
+    a_client,
     a_gate,
     a_request,
     a_response,
@@ -42,14 +42,14 @@ from tests.transport.world import (
     says,
 )
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("wire")]
 
 QUICK = Deadlines(connect_s=0.5, first_byte_s=0.5, between_bytes_s=0.4, total_s=1.0)
 
 
 async def ask(script: Script, deadlines: Deadlines = QUICK) -> TransportError:
     """The error that a whole answer from this prover ends in."""
-    async with a_scripted_prover(script) as prover, NeuronClient(deadlines=deadlines) as client:
+    async with a_scripted_prover(script) as prover, a_client(deadlines=deadlines) as client:
         with anyio.fail_after(5.0), pytest.raises(TransportError) as caught:
             await client.generate(prover, a_request(), ALICE)
     return caught.value
@@ -70,7 +70,7 @@ async def test_a_whole_answer_comes_back_with_its_timing() -> None:
         await anyio.sleep(0.05)
         await send_json(send, 200, a_response(request).to_bytes())
 
-    async with a_gate(handler=handler) as gate, NeuronClient() as client:
+    async with a_gate(handler=handler) as gate, a_client() as client:
         answer = await client.generate(gate.place, request, ALICE)
 
     assert answer.response == a_response(request)
@@ -89,7 +89,7 @@ async def test_the_status_of_a_prover_can_be_asked() -> None:
     async def handler(signed: SignedRequest, receive: Receive, send: Send) -> None:
         await send_json(send, 200, status.to_bytes())
 
-    async with a_gate(handler=handler) as gate, NeuronClient() as client:
+    async with a_gate(handler=handler) as gate, a_client() as client:
         assert await client.status(gate.place, PROVER, ALICE) == status
 
 
@@ -99,7 +99,7 @@ async def test_a_burst_of_requests_never_repeats_a_nonce() -> None:
     async def handler(signed: SignedRequest, receive: Receive, send: Send) -> None:
         await send_json(send, 200, a_response(request).to_bytes())
 
-    async with a_gate(handler=handler) as gate, NeuronClient(max_connections=8) as client:
+    async with a_gate(handler=handler) as gate, a_client(max_connections=8) as client:
         async with anyio.create_task_group() as tasks:
             for _ in range(40):
                 tasks.start_soon(client.generate, gate.place, request, ALICE)
@@ -111,7 +111,7 @@ async def test_a_refusal_says_what_the_prover_said() -> None:
     async def handler(signed: SignedRequest, receive: Receive, send: Send) -> None:
         raise Refusal(Code.UNKNOWN_MODEL, "not here", got="tiny", expected=["huge"], retry_after_s=7.0)
 
-    async with a_gate(handler=handler) as gate, NeuronClient() as client:
+    async with a_gate(handler=handler) as gate, a_client() as client:
         with pytest.raises(Refused) as refused:
             await client.generate(gate.place, a_request(), ALICE)
 
@@ -126,7 +126,7 @@ async def test_nobody_listening_is_unreachable() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
-        async with NeuronClient(deadlines=QUICK) as client:
+        async with a_client(deadlines=QUICK) as client:
             with pytest.raises(Unreachable, match="no connection"):
                 await client.generate(Place(port), a_request(), ALICE)
 
@@ -141,20 +141,20 @@ async def test_a_handshake_without_an_answer_is_unreachable() -> None:
             for filler in (first, second):
                 filler.setblocking(False)
                 filler.connect_ex(("127.0.0.1", place.port))
-            async with NeuronClient(deadlines=QUICK) as client:
+            async with a_client(deadlines=QUICK) as client:
                 with pytest.raises(Unreachable, match=r"within 0\.5 s"):
                     await client.generate(place, a_request(), ALICE)
 
 
 @pytest.mark.parametrize("host", ["provers.example.org", "127.0.0.1/evil", ""])
 async def test_an_axon_that_is_no_address_is_never_called(host: str) -> None:
-    async with NeuronClient() as client:
+    async with a_client() as client:
         with pytest.raises(Unreachable, match="not an address"):
             await client.generate(Place(80, host), a_request(), ALICE)
 
 
 async def test_a_prover_that_sends_nothing_is_timed_out() -> None:
-    async def silence(stream: SocketStream) -> None:
+    async def silence(stream: ByteStream) -> None:
         await anyio.sleep(10)
 
     error = await ask(silence)
@@ -164,7 +164,7 @@ async def test_a_prover_that_sends_nothing_is_timed_out() -> None:
 
 
 async def test_a_prover_that_stops_in_the_middle_is_timed_out() -> None:
-    async def stalls(stream: SocketStream) -> None:
+    async def stalls(stream: ByteStream) -> None:
         await stream.send(ok(b"{", length=100))
         await anyio.sleep(10)
 
@@ -175,7 +175,7 @@ async def test_a_prover_that_stops_in_the_middle_is_timed_out() -> None:
 
 
 async def test_a_prover_that_sends_bytes_slowly_for_ever_is_timed_out() -> None:
-    async def drips(stream: SocketStream) -> None:
+    async def drips(stream: ByteStream) -> None:
         await stream.send(ok(b"", length=60_000))
         while True:
             await stream.send(b" ")
@@ -188,7 +188,7 @@ async def test_a_prover_that_sends_bytes_slowly_for_ever_is_timed_out() -> None:
 
 
 async def test_a_prover_that_sends_headers_for_ever_is_no_http() -> None:
-    async def endless(stream: SocketStream) -> None:
+    async def endless(stream: ByteStream) -> None:
         await stream.send(b"HTTP/1.1 200 OK\r\n")
         while True:
             await stream.send(b"X-Filler: " + b"x" * 1000 + b"\r\n")
@@ -237,7 +237,7 @@ async def test_garbage_is_a_bad_response_that_names_its_reason(what: str) -> Non
 async def test_a_prover_that_sends_too_much_is_stopped() -> None:
     sent = 0
 
-    async def flood(stream: SocketStream) -> None:
+    async def flood(stream: ByteStream) -> None:
         nonlocal sent
         await stream.send(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n")
         while True:
@@ -278,7 +278,7 @@ async def test_an_error_page_of_something_in_between_is_a_refusal_without_a_code
 
 
 async def test_an_error_answer_that_never_ends_is_read_only_so_far() -> None:
-    async def endless(stream: SocketStream) -> None:
+    async def endless(stream: ByteStream) -> None:
         await stream.send(b"HTTP/1.1 500 No\r\n\r\n")
         while True:
             await stream.send(b"x" * 5000)
@@ -299,7 +299,7 @@ async def test_an_error_body_with_the_wrong_types_is_still_a_refusal() -> None:
 
 async def test_our_own_lack_of_sockets_is_never_held_against_a_prover() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    async with a_gate() as gate, NeuronClient() as client:
+    async with a_gate() as gate, a_client() as client:
         with socket.socket() as probe:
             lowest_free = probe.fileno()
         resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, hard))
@@ -318,7 +318,7 @@ async def test_waiting_for_our_own_pool_is_not_held_against_a_prover() -> None:
         await send_json(send, 200, a_response(request).to_bytes())
 
     deadlines = Deadlines(total_s=0.9)
-    async with a_gate(handler=slow) as gate, NeuronClient(max_connections=1, deadlines=deadlines) as client:
+    async with a_gate(handler=slow) as gate, a_client(max_connections=1, deadlines=deadlines) as client:
         async with anyio.create_task_group() as tasks:
             for _ in range(3):
                 tasks.start_soon(client.generate, gate.place, request, ALICE)

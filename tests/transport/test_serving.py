@@ -8,7 +8,6 @@ import time
 
 import anyio
 import pytest
-from prometheus_client import CollectorRegistry, Counter
 from starlette.types import Receive, Send
 
 from targon.transport import (
@@ -18,23 +17,22 @@ from targon.transport import (
     SignedRequest,
     bind,
     bound_port,
-    operations_app,
     send_json,
-    serve,
 )
 from tests.transport.world import (
     ALICE,
     Place,
+    a_client,
     a_gate,
     a_request,
     a_response,
+    connect,
     head,
     post,
-    send_raw,
     signed_headers,
 )
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("wire")]
 
 
 def test_a_port_in_use_is_named_with_what_to_do() -> None:
@@ -83,7 +81,7 @@ async def test_a_request_that_runs_is_finished_before_the_server_ends() -> None:
         answers.append((await client.generate(place, request, ALICE)).response)
 
     async with (
-        NeuronClient() as client,
+        a_client() as client,
         anyio.create_task_group() as tasks,
         a_gate(handler=handler, grace_s=3) as gate,
     ):
@@ -106,7 +104,7 @@ async def test_a_request_that_never_ends_does_not_hold_the_server_up() -> None:
 
     with anyio.fail_after(6):
         async with a_gate(handler=handler, grace_s=1) as gate:
-            stream = await anyio.connect_tcp("127.0.0.1", gate.port)
+            stream = await connect(gate.port)
             await stream.send(head(signed_headers()) + b"{}")
             await entered.wait()
 
@@ -114,10 +112,11 @@ async def test_a_request_that_never_ends_does_not_hold_the_server_up() -> None:
     await stream.aclose()
 
 
-async def _is_closed(stream: anyio.abc.SocketStream, within_s: float) -> bool:
+async def _is_closed(stream: anyio.abc.ByteStream, within_s: float) -> bool:
     with anyio.move_on_after(within_s):
         try:
-            await stream.receive()
+            while True:
+                await stream.receive()
         except (anyio.EndOfStream, anyio.BrokenResourceError):
             return True
     return False
@@ -126,7 +125,7 @@ async def _is_closed(stream: anyio.abc.SocketStream, within_s: float) -> bool:
 async def test_headers_that_trickle_for_ever_are_cut_off() -> None:
     async with (
         a_gate(limits=Limits(header_timeout_s=0.3)) as gate,
-        await anyio.connect_tcp("127.0.0.1", gate.port) as stream,
+        await connect(gate.port) as stream,
     ):
         await stream.send(b"POST /v1/generate HTTP/1.1\r\n")
 
@@ -147,7 +146,7 @@ async def test_headers_that_trickle_for_ever_are_cut_off() -> None:
 async def test_headers_that_trickle_on_a_used_connection_are_cut_off_too() -> None:
     async with (
         a_gate(limits=Limits(header_timeout_s=0.3)) as gate,
-        await anyio.connect_tcp("127.0.0.1", gate.port) as stream,
+        await connect(gate.port) as stream,
     ):
         await stream.send(head(signed_headers()) + b"{}")
         assert b"200" in await stream.receive()
@@ -161,7 +160,7 @@ async def test_headers_that_trickle_on_a_used_connection_are_cut_off_too() -> No
 async def test_a_connection_that_says_nothing_is_cut_off() -> None:
     async with (
         a_gate(limits=Limits(header_timeout_s=0.2)) as gate,
-        await anyio.connect_tcp("127.0.0.1", gate.port) as stream,
+        await connect(gate.port) as stream,
     ):
         assert await _is_closed(stream, 2.0)
 
@@ -176,7 +175,7 @@ async def test_headers_that_are_too_large_are_refused() -> None:
 async def test_headers_that_never_end_are_refused_when_they_are_too_large() -> None:
     async with (
         a_gate(limits=Limits(max_header_bytes=2000)) as gate,
-        await anyio.connect_tcp("127.0.0.1", gate.port) as stream,
+        await connect(gate.port) as stream,
     ):
         await stream.send(b"POST /v1/generate HTTP/1.1\r\nX-Filler: " + b"x" * 5000)
 
@@ -188,6 +187,7 @@ async def test_headers_that_never_end_are_refused_when_they_are_too_large() -> N
 )
 async def test_connections_are_limited(limits: Limits) -> None:
     async with a_gate(limits=limits) as gate:
+        # Whether they speak or not: over TLS, none of these begins its handshake.
         streams = [await anyio.connect_tcp("127.0.0.1", gate.port) for _ in range(4)]
 
         assert await _is_closed(streams[3], 2.0)
@@ -198,30 +198,8 @@ async def test_connections_are_limited(limits: Limits) -> None:
 
 async def test_garbage_instead_of_http_is_refused_and_the_server_lives_on() -> None:
     async with a_gate() as gate:
-        async with await anyio.connect_tcp("127.0.0.1", gate.port) as stream:
+        async with await connect(gate.port) as stream:
             await stream.send(b"\x16\x03\x01garbage\r\n\r\n")
             assert (await stream.receive()).startswith(b"HTTP/1.1 400")
 
         assert (await post(gate.port)).status == 200
-
-
-async def test_an_operator_sees_metrics_and_health() -> None:
-    registry = CollectorRegistry()
-    Counter("targon_something", "Something.", registry=registry).inc()
-    trouble: list[str] = []
-    app = operations_app(registry, lambda: trouble[0] if trouble else None)
-    sock = bind("127.0.0.1", 0)
-    port = bound_port(sock)
-    async with anyio.create_task_group() as tasks:
-        await tasks.start(lambda task_status: serve(app, sock, limits=Limits(), task_status=task_status))
-
-        metrics = await send_raw(port, head({}, method="GET", path="/metrics"))
-        well = await send_raw(port, head({}, method="GET", path="/healthz"))
-        trouble.append("the engine is down")
-        ill = await send_raw(port, head({}, method="GET", path="/healthz"))
-        nothing = await send_raw(port, head({}, method="GET", path="/"))
-        tasks.cancel_scope.cancel()
-
-    assert b"targon_something_total 1.0" in metrics.body
-    assert (well.status, ill.status, nothing.status) == (200, 503, 404)
-    assert b"the engine is down" in ill.body

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Awaitable, Callable
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 
 import anyio
 import pytest
-from anyio.abc import SocketStream
-from hypothesis import given
-from hypothesis import strategies as st
+from anyio.abc import ByteStream
 from starlette.types import Receive, Send
 
 from targon.protocol.messages import GenerateRequest, TokenEvent
@@ -25,7 +21,6 @@ from targon.transport import (
     Disconnected,
     EventStream,
     Limits,
-    NeuronClient,
     Refusal,
     Refused,
     SignedRequest,
@@ -33,15 +28,16 @@ from targon.transport import (
     TransportError,
     while_connected,
 )
-from targon.transport.sse import Event, EventDecoder
 from tests.transport.world import (
     ALICE,
     STREAM_HEAD,
     Script,
+    a_client,
     a_gate,
     a_request,
     a_response,
     a_scripted_prover,
+    connect,
     done_event,
     head,
     says,
@@ -49,7 +45,7 @@ from tests.transport.world import (
     token_event,
 )
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("wire")]
 
 QUICK = Deadlines(connect_s=0.5, first_byte_s=0.5, between_bytes_s=0.3, total_s=1.0)
 REQUEST = a_request(stream=True)
@@ -69,7 +65,7 @@ async def stream_three(request: GenerateRequest, send: Send, pause_s: float = 0.
 
 
 async def ask(script: Script, deadlines: Deadlines = QUICK) -> TransportError:
-    async with a_scripted_prover(script) as prover, NeuronClient(deadlines=deadlines) as client:
+    async with a_scripted_prover(script) as prover, a_client(deadlines=deadlines) as client:
         with anyio.fail_after(5.0), pytest.raises(TransportError) as caught:
             async for _ in client.stream(prover, REQUEST, ALICE):
                 pass
@@ -80,7 +76,7 @@ async def test_a_stream_yields_its_tokens_and_ends_with_the_signed_answer() -> N
     async def handler(signed: SignedRequest, receive: Receive, send: Send) -> None:
         await stream_three(REQUEST, send, pause_s=0.05)
 
-    async with a_gate(handler=handler) as gate, NeuronClient() as client:
+    async with a_gate(handler=handler) as gate, a_client() as client:
         *tokens, answer = [part async for part in client.stream(gate.place, REQUEST, ALICE)]
 
     assert [part.token_ids for part in tokens if isinstance(part, TokenEvent)] == [(5,), (6,), (7,)]
@@ -98,7 +94,7 @@ async def test_generate_collects_a_stream_where_the_request_asks_for_one() -> No
     async def handler(signed: SignedRequest, receive: Receive, send: Send) -> None:
         await stream_three(REQUEST, send)
 
-    async with a_gate(handler=handler) as gate, NeuronClient() as client:
+    async with a_gate(handler=handler) as gate, a_client() as client:
         for _ in range(5):
             answer = await client.generate(gate.place, REQUEST, ALICE)
             assert answer.response == a_response(REQUEST)
@@ -108,7 +104,7 @@ async def test_a_stream_read_to_its_end_leaves_its_connection_for_the_next() -> 
     async def handler(signed: SignedRequest, receive: Receive, send: Send) -> None:
         await stream_three(REQUEST, send)
 
-    async with a_gate(handler=handler) as gate, NeuronClient() as client:
+    async with a_gate(handler=handler) as gate, a_client() as client:
         before = open_sockets()
         for _ in range(4):
             await client.generate(gate.place, REQUEST, ALICE)
@@ -121,7 +117,7 @@ async def test_small_events_are_sent_at_once() -> None:
     async def handler(signed: SignedRequest, receive: Receive, send: Send) -> None:
         await stream_three(REQUEST, send)
 
-    async with a_gate(handler=handler) as gate, NeuronClient() as client:
+    async with a_gate(handler=handler) as gate, a_client() as client:
         answers = [await client.generate(gate.place, REQUEST, ALICE) for _ in range(10)]
 
     # Held back until the last was acknowledged, nearly every one would take 40 ms.
@@ -129,7 +125,7 @@ async def test_small_events_are_sent_at_once() -> None:
 
 
 async def test_a_request_for_a_whole_answer_cannot_be_streamed() -> None:
-    async with NeuronClient() as client:
+    async with a_client() as client:
         with pytest.raises(ValueError, match="stream"):
             await anext(client.stream(a_gate, a_request(), ALICE))  # type: ignore[arg-type]
 
@@ -138,7 +134,7 @@ async def test_a_refusal_before_the_first_token_has_a_status() -> None:
     async def handler(signed: SignedRequest, receive: Receive, send: Send) -> None:
         raise Refusal(Code.QUEUE_FULL, "busy", retry_after_s=1.0)
 
-    async with a_gate(handler=handler) as gate, NeuronClient() as client:
+    async with a_gate(handler=handler) as gate, a_client() as client:
         with pytest.raises(Refused) as refused:
             await client.generate(gate.place, REQUEST, ALICE)
 
@@ -153,7 +149,7 @@ async def test_a_failure_in_the_middle_of_a_stream_is_an_error_event() -> None:
         await stream.error(refusal)
         raise refusal
 
-    async with a_gate(handler=handler) as gate, NeuronClient() as client:
+    async with a_gate(handler=handler) as gate, a_client() as client:
         with pytest.raises(Refused) as refused:
             await client.generate(gate.place, REQUEST, ALICE)
 
@@ -176,7 +172,7 @@ async def test_hanging_up_cancels_the_work() -> None:
     async def handler(signed: SignedRequest, receive: Receive, send: Send) -> None:
         await while_connected(receive, partial(work, send))
 
-    async with a_gate(handler=handler) as gate, NeuronClient() as client:
+    async with a_gate(handler=handler) as gate, a_client() as client:
         parts = client.stream(gate.place, REQUEST, ALICE)
         await anext(parts)
         await parts.aclose()
@@ -190,7 +186,7 @@ async def test_work_that_ended_is_not_taken_for_abandoned() -> None:
         work: Callable[[], Awaitable[None]] = partial(stream_three, REQUEST, send)
         await while_connected(receive, work)
 
-    async with a_gate(handler=handler) as gate, NeuronClient() as client:
+    async with a_gate(handler=handler) as gate, a_client() as client:
         for _ in range(20):
             await client.generate(gate.place, REQUEST, ALICE)
 
@@ -231,7 +227,7 @@ async def test_a_stream_that_ends_without_its_receipt_is_disconnected() -> None:
 
 
 async def test_a_stream_that_does_not_begin_is_timed_out() -> None:
-    async def silence(stream: SocketStream) -> None:
+    async def silence(stream: ByteStream) -> None:
         await anyio.sleep(10)
 
     error = await ask(silence)
@@ -241,7 +237,7 @@ async def test_a_stream_that_does_not_begin_is_timed_out() -> None:
 
 
 async def test_a_stream_that_pauses_for_too_long_is_timed_out() -> None:
-    async def pauses(stream: SocketStream) -> None:
+    async def pauses(stream: ByteStream) -> None:
         await stream.send(STREAM_HEAD + token_event(5))
         await anyio.sleep(10)
 
@@ -252,7 +248,7 @@ async def test_a_stream_that_pauses_for_too_long_is_timed_out() -> None:
 
 
 async def test_a_stream_of_comments_for_ever_is_timed_out() -> None:
-    async def comments(stream: SocketStream) -> None:
+    async def comments(stream: ByteStream) -> None:
         await stream.send(STREAM_HEAD)
         while True:
             await stream.send(b": still here\n\n")
@@ -265,7 +261,7 @@ async def test_a_stream_of_comments_for_ever_is_timed_out() -> None:
 
 
 async def test_a_flood_of_events_is_stopped() -> None:
-    async def flood(stream: SocketStream) -> None:
+    async def flood(stream: ByteStream) -> None:
         await stream.send(STREAM_HEAD)
         while True:
             await stream.send(b": " + b"x" * 10_000 + b"\n")
@@ -292,41 +288,8 @@ async def test_a_client_that_does_not_read_its_stream_is_cut_off() -> None:
 
     async with (
         a_gate(handler=handler, limits=Limits(write_stall_s=0.3)) as gate,
-        await anyio.connect_tcp("127.0.0.1", gate.port) as stream,
+        await connect(gate.port) as stream,
     ):
         await stream.send(head(signed_headers()) + b"{}")
         with anyio.fail_after(5.0):
             await ended.wait()
-
-
-EVENTS = [
-    Event("message", json.dumps({"token_ids": [1], "text": "a\nb"}).encode()),
-    Event("done", b"{}"),
-    Event("message", b"two\nlines"),
-]
-ENCODED = (
-    b": comment\n\n"
-    b'data: {"token_ids": [1], "text": "a\\nb"}\n\n'
-    b"event: done\r\ndata: {}\r\nid: 7\r\n\r\n"
-    b"event: forgotten\n\n"
-    b"data:two\ndata: lines\n\n"
-)
-
-
-@given(cuts=st.lists(st.integers(0, len(ENCODED)), max_size=12))
-def test_events_are_the_same_however_their_bytes_are_cut(cuts: list[int]) -> None:
-    edges = [0, *sorted(cuts), len(ENCODED)]
-    decoder = EventDecoder()
-
-    events = [event for start, end in pairwise(edges) for event in decoder.feed(ENCODED[start:end])]
-
-    assert events == EVENTS
-
-
-@given(st.binary(max_size=300))
-def test_any_bytes_are_events_or_a_value_error(data: bytes) -> None:
-    try:
-        events = EventDecoder().feed(data)
-    except ValueError:
-        return
-    assert all(isinstance(event, Event) for event in events)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -11,7 +12,8 @@ from functools import lru_cache
 from typing import Any
 
 import anyio
-from anyio.abc import SocketAttribute, SocketStream
+from anyio.abc import ByteStream, SocketAttribute
+from anyio.streams.tls import TLSListener, TLSStream
 from bittensor import http_auth
 from bittensor.keyfiles import Keypair
 from prometheus_client import CollectorRegistry
@@ -25,8 +27,10 @@ from targon.transport import (
     Gate,
     Handler,
     Limits,
+    NeuronClient,
     Policy,
     Route,
+    ServerTls,
     SignedRequest,
     bind,
     bound_port,
@@ -40,6 +44,10 @@ CHARLIE = Keypair.create_from_uri("//Charlie")
 
 VERIFIER = Hotkey(ALICE.ss58_address)
 PROVER = Hotkey(BOB.ss58_address)
+
+
+OVER_TLS = False
+"""Whether servers, clients and raw connections of this world speak TLS. The fixture ``wire`` runs a test both ways."""
 
 
 @dataclass(frozen=True)
@@ -113,9 +121,11 @@ async def a_gate(
     limits: Limits | None = None,
     clock: Clock | None = None,
     grace_s: int = 1,
+    tls: ServerTls | None = None,
 ) -> AsyncIterator[Served]:
     """Bob's gate, over real HTTP; by default it echoes each body's length."""
     limits = limits or Limits()
+    tls = tls or (ServerTls(BOB) if OVER_TLS else None)
     sock = bind("127.0.0.1", 0)
     served = Served(bound_port(sock), CollectorRegistry())
 
@@ -139,13 +149,32 @@ async def a_gate(
         clock=clock,
     )
     async with anyio.create_task_group() as tasks:
-        await tasks.start(lambda task_status: _serve(gate, sock, limits, grace_s, task_status))
+        await tasks.start(lambda task_status: _serve(gate, sock, limits, tls, grace_s, task_status))
         yield served
         tasks.cancel_scope.cancel()
 
 
-async def _serve(gate: Gate, sock: Any, limits: Limits, grace_s: int, task_status: Any) -> None:
-    await serve(gate, sock, limits=limits, grace_s=grace_s, task_status=task_status)
+async def _serve(
+    gate: Gate, sock: Any, limits: Limits, tls: ServerTls | None, grace_s: int, task_status: Any
+) -> None:
+    await serve(gate, sock, limits=limits, tls=tls, grace_s=grace_s, task_status=task_status)
+
+
+def a_client(**settings: Any) -> NeuronClient:
+    """A client of this world's servers."""
+    return NeuronClient(**({"tls": "on" if OVER_TLS else "off"} | settings))
+
+
+async def connect(port: int) -> ByteStream:
+    """A raw connection, over TLS where that is spoken; its client believes any certificate."""
+    stream = await anyio.connect_tcp("127.0.0.1", port)
+    if not OVER_TLS:
+        return stream
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return await TLSStream.wrap(
+        stream, server_side=False, ssl_context=context, hostname="any", standard_compatible=False
+    )
 
 
 def signed_headers(
@@ -194,7 +223,7 @@ class Reply:
         return str(self.error["code"])
 
 
-async def read_reply(stream: SocketStream, *, within_s: float = 5.0) -> Reply:
+async def read_reply(stream: ByteStream, *, within_s: float = 5.0) -> Reply:
     """One HTTP answer with a Content-Length."""
     data = b""
     with anyio.fail_after(within_s):
@@ -211,7 +240,7 @@ async def read_reply(stream: SocketStream, *, within_s: float = 5.0) -> Reply:
 
 async def send_raw(port: int, *pieces: bytes, within_s: float = 5.0) -> Reply:
     """Send bytes as they are, and read the one answer."""
-    async with await anyio.connect_tcp("127.0.0.1", port) as stream:
+    async with await connect(port) as stream:
         for piece in pieces:
             await stream.send(piece)
         return await read_reply(stream, within_s=within_s)
@@ -221,17 +250,18 @@ async def post(port: int, body: bytes = b"{}", headers: dict[str, str] | None = 
     return await send_raw(port, head(signed_headers(body) if headers is None else headers), body)
 
 
-Script = Callable[[SocketStream], Awaitable[None]]
+Script = Callable[[ByteStream], Awaitable[None]]
 """What a scripted prover does with a connection once it has read the request."""
 
 
 @asynccontextmanager
 async def a_scripted_prover(script: Script) -> AsyncIterator[Place]:
     """A server that reads one request per connection and then does as it likes."""
-    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
-    port: int = listener.extra(SocketAttribute.local_port)
+    tcp = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    port: int = tcp.extra(SocketAttribute.local_port)
+    listener = TLSListener(tcp, ServerTls(BOB).context(), standard_compatible=False) if OVER_TLS else tcp
 
-    async def handle(stream: SocketStream) -> None:
+    async def handle(stream: ByteStream) -> None:
         async with stream:
             data = b""
             while b"\r\n\r\n" not in data:
@@ -257,7 +287,7 @@ async def a_scripted_prover(script: Script) -> AsyncIterator[Place]:
 def says(*pieces: bytes, pause_s: float = 0.0) -> Script:
     """A script that sends these pieces and hangs up."""
 
-    async def script(stream: SocketStream) -> None:
+    async def script(stream: ByteStream) -> None:
         for piece in pieces:
             await stream.send(piece)
             await anyio.sleep(pause_s)

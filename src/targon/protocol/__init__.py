@@ -1,9 +1,9 @@
 """What every node must compute alike.
 
-Messages and their canonical digests, receipts, the verifier's draws, the sampler ``targon/1`` and its
-replay, prompts and answer texts, the block schedule, tiers, rewards and weights: pure functions over frozen
-types, each rule with a file of conformance vectors, so that a prover or an auditor written in another
-language can be checked without this code.
+Messages and their canonical digests, receipts, statements about TLS keys, the verifier's draws, the sampler
+``targon/1`` and its replay, prompts and answer texts, the block schedule, tiers, rewards and weights: pure
+functions over frozen types, each rule with a file of conformance vectors, so that a prover or an auditor
+written in another language can be checked without this code.
 
 This room never does I/O, reads no clock, draws no global randomness and imports nothing else of targon. A
 change to what any of it computes changes ``SPEC_VERSION``.
@@ -28,6 +28,7 @@ from targon.protocol.errors import (
     MalformedMessage,
     ProtocolError,
     ReceiptMismatch,
+    StatementMismatch,
     UnsupportedSampling,
     VectorMismatch,
 )
@@ -133,6 +134,7 @@ __all__ = [
     "Sampling",
     "Sentence",
     "Signer",
+    "StatementMismatch",
     "Tier",
     "TierRule",
     "TokenEvent",

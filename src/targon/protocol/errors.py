@@ -4,8 +4,9 @@ ProtocolError
 ├── MalformedMessage     bytes that are not the message they claim to be
 ├── UnsupportedSampling  sampling parameters that no rule covers; refused by name
 ├── InvalidLogits        numbers that no token can be drawn from
-├── InvalidSignature     a receipt whose signature does not verify
+├── InvalidSignature     a signature that does not verify
 ├── ReceiptMismatch      a genuine receipt for something else
+├── StatementMismatch    a hotkey's statement about a TLS key that is not the one wanted, or not valid now
 └── VectorMismatch       an implementation that disagrees with a conformance vector
 """
 
@@ -58,6 +59,22 @@ class ReceiptMismatch(ProtocolError):
         self.got = got
         self.expected = expected
         super().__init__(f"receipt {field}: got {got!r}, expected {expected!r}")
+
+
+class StatementMismatch(ProtocolError):
+    """A statement about a TLS key that is another hotkey's, or not valid now.
+
+    Attributes:
+        field: ``hotkey``, ``not_before``, ``not_after`` or ``lifetime``.
+        got: what the certificate says.
+        expected: what it should say.
+    """
+
+    def __init__(self, field: str, got: object, expected: object) -> None:
+        self.field = field
+        self.got = got
+        self.expected = expected
+        super().__init__(f"TLS key's {field}: got {got}, expected {expected}")
 
 
 class VectorMismatch(ProtocolError):

@@ -24,7 +24,17 @@ from targon.prover.service import ProverService
 from targon.prover.settings import ProverSettings
 from targon.prover.stake_queue import StakeQueue
 from targon.prover.view import ChainView
-from targon.transport import Clock, Gate, Refusal, Route, bind, bound_port, operations_app, serve
+from targon.transport import (
+    Clock,
+    Gate,
+    Refusal,
+    Route,
+    ServerTls,
+    bind,
+    bound_port,
+    operations_app,
+    serve,
+)
 
 ENGINE_CHECK_S = 30.0
 ANNOUNCE_TRIES = 5
@@ -77,7 +87,7 @@ class Prover:
             BadSettings: if there is no address that could be announced.
         """
         settings = self._settings
-        host = settings.announced_host()
+        host, over_tls = settings.announced_host(), settings.serves_tls()
         with ExitStack() as sockets:
             sock = sockets.enter_context(bind(settings.host, settings.port))
             operations = None
@@ -91,8 +101,9 @@ class Prover:
             # The port is ours already: whoever calls before the server runs waits in its backlog.
             await self._announce(axon)
             service = self._service()
+            tls = ServerTls(self._signer, clock=self._clock) if over_tls else None
             async with anyio.create_task_group() as tasks:
-                await tasks.start(lambda task_status: self._serve(sock, service, task_status))
+                await tasks.start(lambda task_status: self._serve(sock, service, tls, task_status))
                 if operations is not None:
                     app = operations_app(self._registry, lambda: self._ailing(service))
                     tasks.start_soon(lambda: serve(app, operations, limits=settings.limits))
@@ -102,7 +113,9 @@ class Prover:
                         tasks.start_soon(self._announce_again, axon)
 
                 tasks.start_soon(self._view.keep_fresh, look_after, self._hotkey)
-                self._log.info("prover serves", axon=str(axon), model=self._engine.identity.name)
+                self._log.info(
+                    "prover serves", axon=str(axon), model=self._engine.identity.name, tls=over_tls
+                )
                 task_status.started(axon)
 
     def _service(self) -> ProverService:
@@ -124,7 +137,11 @@ class Prover:
         )
 
     async def _serve(
-        self, sock: socket.socket, service: ProverService, task_status: TaskStatus[None]
+        self,
+        sock: socket.socket,
+        service: ProverService,
+        tls: ServerTls | None,
+        task_status: TaskStatus[None],
     ) -> None:
         gate = Gate(
             receiver=self._hotkey,
@@ -138,7 +155,7 @@ class Prover:
             registry=self._registry,
             clock=self._clock,
         )
-        await serve(gate, sock, limits=self._settings.limits, task_status=task_status)
+        await serve(gate, sock, limits=self._settings.limits, tls=tls, task_status=task_status)
 
     async def _check_engine(self) -> None:
         try:

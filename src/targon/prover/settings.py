@@ -6,7 +6,7 @@ import ipaddress
 from dataclasses import dataclass, field
 
 from targon.prover.errors import BadSettings
-from targon.transport import Limits
+from targon.transport import Limits, Tls, speaks_tls
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +21,8 @@ class ProverSettings:
     """The address that is announced on the chain; by default ``host``."""
     external_port: int | None = None
     """The port that is announced; by default the one that is listened on."""
+    tls: Tls = "auto"
+    """Whether to serve over TLS; ``auto``: unless the announced address is loopback."""
     metrics_port: int | None = None
     """Port on 127.0.0.1 for ``/metrics`` and ``/healthz``; None: not served; 0: any free one."""
     max_running: int | None = None
@@ -38,6 +40,14 @@ class ProverSettings:
     max_chain_age_s: float = 300.0
     """How old our last sight of the chain may be; older, and callers are refused rather than misjudged."""
     limits: Limits = field(default_factory=Limits)
+
+    def serves_tls(self) -> bool:
+        """Whether we serve over TLS: callers judge by the announced address, too.
+
+        Raises:
+            BadSettings: if it is no address that others could call.
+        """
+        return speaks_tls(self.tls, self.announced_host())
 
     def announced_host(self) -> str:
         """The address that goes on the chain.

@@ -15,6 +15,7 @@ from targon.transport.errors import (
     Disconnected,
     Endpoint,
     LocalFault,
+    NotTheProver,
     PortInUse,
     Refused,
     TimedOut,
@@ -28,6 +29,7 @@ from targon.transport.operations import operations_app
 from targon.transport.refusals import STATUS, ClientGone, Code, Refusal
 from targon.transport.replies import EventStream, send_json
 from targon.transport.serving import bind, bound_port, serve
+from targon.transport.tls import ServerTls, Tls, speaks_tls
 
 __all__ = [
     "STATUS",
@@ -48,14 +50,17 @@ __all__ = [
     "MemoryNonceStore",
     "NeuronClient",
     "NonceStore",
+    "NotTheProver",
     "Policy",
     "PortInUse",
     "Refusal",
     "Refused",
     "Route",
+    "ServerTls",
     "SignedRequest",
     "TimedOut",
     "Timing",
+    "Tls",
     "TransportError",
     "Unreachable",
     "bind",
@@ -63,5 +68,6 @@ __all__ = [
     "operations_app",
     "send_json",
     "serve",
+    "speaks_tls",
     "while_connected",
 ]

@@ -22,6 +22,7 @@ from targon.protocol.errors import MalformedMessage
 from targon.protocol.keys import Signer
 from targon.protocol.messages import GenerateRequest, GenerateResponse, ProverStatus, TokenEvent
 from targon.protocol.primitives import Hotkey
+from targon.protocol.tls import peer_name
 from targon.transport.answers import Answer, Deadlines, Timing
 from targon.transport.auth import sign
 from targon.transport.clock import Clock
@@ -29,6 +30,7 @@ from targon.transport.errors import BadResponse, Disconnected, Endpoint, Unreach
 from targon.transport.exchange import Exchange
 from targon.transport.replies import DONE, ERROR, EVENT_STREAM, JSON
 from targon.transport.sse import Event, EventDecoder
+from targon.transport.tls import Tls, pinning_context, speaks_tls
 
 GENERATE = "/v1/generate"
 STATUS = "/v1/status"
@@ -46,20 +48,32 @@ class NeuronClient:
 
     Args:
         max_connections: requests under way at once; more wait, and that wait is not held against anyone.
+        tls: whether to call over TLS; ``auto``: whoever isn't on this machine's loopback.
     """
 
     def __init__(
-        self, *, deadlines: Deadlines | None = None, max_connections: int = 256, clock: Clock | None = None
+        self,
+        *,
+        deadlines: Deadlines | None = None,
+        max_connections: int = 256,
+        clock: Clock | None = None,
+        tls: Tls = "auto",
     ) -> None:
         self._deadlines = deadlines or Deadlines()
         self._slots = anyio.Semaphore(max_connections)
         self._clock = clock or Clock()
+        self._tls: Tls = tls
         self._last_nonce = 0
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S, use_dns_cache=False),
+            connector=aiohttp.TCPConnector(
+                limit=0,
+                keepalive_timeout=KEEP_ALIVE_S,
+                use_dns_cache=False,
+                ssl=pinning_context(self._clock),
+            ),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             trust_env=False,
@@ -201,7 +215,7 @@ class NeuronClient:
     ) -> Exchange:
         if self._session is None:
             raise RuntimeError("the client is not open: use it in `async with`")
-        url = _url(axon, target)
+        url, peer = _url(axon, target, receiver, self._tls)
         await self._slots.acquire()
         stack.callback(self._slots.release)
         headers = sign(
@@ -211,7 +225,7 @@ class NeuronClient:
             headers["Content-Type"] = JSON
         exchange = Exchange(axon, deadlines, max_bytes, self._clock.monotonic_s)
         stack.callback(exchange.close)
-        await exchange.start(self._session, method, url, headers, body, whole=whole)
+        await exchange.start(self._session, method, url, headers, body, peer=peer, whole=whole)
         return exchange
 
     def _nonce(self) -> int:
@@ -286,10 +300,17 @@ def _response(axon: Endpoint, body: bytes) -> GenerateResponse:
         raise BadResponse(axon, "malformed", str(error)) from error
 
 
-def _url(axon: Endpoint, target: str) -> URL:
-    """Only addresses are called, never names: what a name means is not the chain's to say."""
+def _url(axon: Endpoint, target: str, receiver: Hotkey, tls: Tls) -> tuple[URL, str | None]:
+    """What is called, and the peer's name in TLS if that is spoken.
+
+    Only addresses are called, never names: what a name means is not the chain's to say.
+    """
     try:
         ipaddress.ip_address(axon.host)
-        return URL.build(scheme="http", host=axon.host, port=axon.port).with_path(target)
+        peer = peer_name(receiver) if speaks_tls(tls, axon.host) else None
+        scheme = "http" if peer is None else "https"
+        return URL.build(scheme=scheme, host=axon.host, port=axon.port).with_path(target), peer
     except ValueError as error:
         raise Unreachable(axon, f"not an address to call: {error}") from error
+    except MalformedMessage as error:
+        raise Unreachable(axon, f"nobody to call there: {error}") from error

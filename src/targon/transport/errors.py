@@ -2,13 +2,14 @@
 
     TransportError        carries ``axon``, whom it was asked of
     ├── LocalFault        our own machine: out of file descriptors, ports or memory. Nobody's fault but ours
-    ├── Unreachable       no connection: refused, no route, no answer to the handshake, no address
+    ├── Unreachable       no connection: refused, no route, no answer to the handshake, no address, no TLS
+    ├── NotTheProver      who answers there over TLS can't show the hotkey that was called; nothing was sent
     ├── TimedOut          connected, and then a deadline passed; ``phase`` says which
     ├── Disconnected      the connection broke before the answer was whole: theirs or the network's
     ├── Refused           an error answer: ``status``, ``code``, ``message``
     └── BadResponse       an answer that breaks the rules of the wire; ``reason`` says how. Theirs
 
-``Refused`` and ``BadResponse`` mean that the prover spoke. The other four mean silence, and whether that
+``Refused`` and ``BadResponse`` mean that the prover spoke. The other five mean silence, and whether that
 is the prover's or the network's doing cannot be told from one request.
 """
 
@@ -51,6 +52,13 @@ class LocalFault(TransportError):
 
 class Unreachable(TransportError):
     """No connection could be made."""
+
+
+class NotTheProver(TransportError):
+    """Whoever answers there can't show by its certificate that it is the hotkey that was called.
+
+    It was sent nothing. The prover may have moved, or may not speak to us at all: somebody stands in between.
+    """
 
 
 class TimedOut(TransportError):

@@ -18,6 +18,7 @@ from targon.transport.errors import (
     Disconnected,
     Endpoint,
     LocalFault,
+    NotTheProver,
     Phase,
     Refused,
     TimedOut,
@@ -25,6 +26,7 @@ from targon.transport.errors import (
     Unreachable,
 )
 from targon.transport.refusals import ErrorBody, quoted
+from targon.transport.tls import NotPinned
 
 MAX_ERROR_BYTES = 16_384
 """An error answer is read this far."""
@@ -47,6 +49,7 @@ class Exchange:
         self._max_bytes = max_bytes
         self._monotonic_s = monotonic_s
         self._response: aiohttp.ClientResponse | None = None
+        self._over_tls = False
         self._sent_s = 0.0
         self._end_s = 0.0
         self.received = 0
@@ -62,10 +65,16 @@ class Exchange:
         headers: Mapping[str, str],
         body: bytes,
         *,
+        peer: str | None,
         whole: bool,
     ) -> None:
-        """Send the request and wait for the answer's headers."""
+        """Send the request and wait for the answer's headers.
+
+        Args:
+            peer: the name in TLS of who must answer there. Connections are kept and used again by it.
+        """
         waits = self._deadlines
+        self._over_tls = peer is not None
         self._sent_s = self._monotonic_s()
         self._end_s = self._sent_s + waits.total_s
         wait_s = waits.total_s if whole else min(waits.first_byte_s, waits.total_s)
@@ -73,7 +82,13 @@ class Exchange:
         with anyio.move_on_after(wait_s):
             try:
                 self._response = await session.request(
-                    method, url, data=_payload(body), headers=headers, timeout=timeout, allow_redirects=False
+                    method,
+                    url,
+                    data=_payload(body),
+                    headers=headers,
+                    timeout=timeout,
+                    allow_redirects=False,
+                    server_hostname=peer,
                 )
             except (aiohttp.ClientError, OSError) as error:
                 raise self._translate(error) from error
@@ -203,6 +218,8 @@ class Exchange:
         what = quoted(str(error) or type(error).__name__, 200)
         if isinstance(error, OSError) and error.errno in _OURS:
             return LocalFault(self._axon, f"this machine cannot open a connection: {what}")
+        if isinstance(error, (aiohttp.ClientConnectorCertificateError, aiohttp.ClientConnectorSSLError)):
+            return _no_tls(self._axon, error.__cause__)
         if isinstance(error, aiohttp.ConnectionTimeoutError):
             return Unreachable(self._axon, f"no connection within {self._deadlines.connect_s:g} s")
         if isinstance(error, aiohttp.ClientConnectorError):
@@ -212,6 +229,18 @@ class Exchange:
         if isinstance(error, aiohttp.ClientPayloadError) and not _broke_off(error):
             return BadResponse(self._axon, "malformed", f"not HTTP: {what}")
         return Disconnected(self._axon, f"the connection broke before the answer was whole: {what}")
+
+
+def _no_tls(axon: Endpoint, error: BaseException | None) -> TransportError:
+    """A handshake that failed."""
+    if isinstance(error, NotPinned):
+        return NotTheProver(axon, f"not the hotkey that was called: {quoted(error.args[0], 300)}")
+    reason = getattr(error, "reason", None) or error
+    return Unreachable(
+        axon,
+        f"no TLS with whoever answers there ({quoted(reason)}). If that neuron serves plain HTTP: --axon.tls on "
+        "makes it serve TLS, and --neuron.tls off calls it without",
+    )
 
 
 def _payload(body: bytes) -> bytes | io.BytesIO | None:

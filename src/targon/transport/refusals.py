@@ -21,6 +21,7 @@ class Code(StrEnum):
     """Every reason for which a neuron refuses. The words of the wire, the metrics and the logs alike."""
 
     # before a byte of the body is read
+    TLS_REQUIRED = "tls_required"
     HEADERS_TOO_LARGE = "headers_too_large"
     NO_SUCH_PATH = "no_such_path"
     METHOD_NOT_ALLOWED = "method_not_allowed"
@@ -60,6 +61,7 @@ class Code(StrEnum):
 
 
 STATUS: dict[Code, int] = {
+    Code.TLS_REQUIRED: 400,
     Code.HEADERS_TOO_LARGE: 431,
     Code.NO_SUCH_PATH: 404,
     Code.METHOD_NOT_ALLOWED: 405,

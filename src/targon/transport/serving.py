@@ -15,7 +15,9 @@ from starlette.types import ASGIApp
 
 from targon.transport.connections import bounded
 from targon.transport.errors import PortInUse
+from targon.transport.handshakes import bounded_tls
 from targon.transport.limits import Limits
+from targon.transport.tls import ServerTls
 
 BACKLOG = 128
 CANCEL_S = 1.0
@@ -58,16 +60,20 @@ async def serve(
     sock: socket.socket,
     *,
     limits: Limits,
+    tls: ServerTls | None = None,
     grace_s: int = 5,
     task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until cancelled; then stop accepting, give running requests ``grace_s`` seconds, and end.
 
     Takes no signal: those are the role's own. Writes no access log: requests are counted, not logged.
+
+    Args:
+        tls: serve over TLS with this; None: plain HTTP.
     """
     config = uvicorn.Config(
         app,
-        http=bounded(limits),
+        http=bounded(limits) if tls is None else bounded_tls(limits, tls),
         ws="none",
         lifespan="off",
         interface="asgi3",

@@ -23,6 +23,7 @@ from targon.cli.options import (
 )
 from targon.cli.signals import run_until_signalled
 from targon.prover import Prover, ProverSettings
+from targon.transport import Tls
 
 
 class AxonOptions(Options):
@@ -36,6 +37,8 @@ class AxonOptions(Options):
     """Address to announce on chain, where it differs (behind NAT, say)."""
     external_port: int = Field(0, ge=0, le=65_535)
     """Port to announce on chain, where it differs; 0: the one listened at."""
+    tls: Tls = "auto"
+    """Serve over TLS, with a certificate that the hotkey vouches for; auto: unless announced on loopback."""
 
 
 class BlacklistOptions(Options):
@@ -98,6 +101,7 @@ class ProverCommand(Options):
                     port=self.axon.port,
                     external_host=self.axon.external_ip or None,
                     external_port=self.axon.external_port or None,
+                    tls=self.axon.tls,
                     metrics_port=self.metrics.port or None,
                     force_verifier_permit=self.blacklist.force_verifier_permit,
                     allow_non_registered=self.blacklist.allow_non_registered,

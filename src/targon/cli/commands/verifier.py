@@ -25,7 +25,7 @@ from targon.oracle import OracleError, Passage, StandardLibraryText
 from targon.protocol.draws import SECRET_BYTES
 from targon.protocol.primitives import Block
 from targon.protocol.profile import PROFILES
-from targon.transport import Deadlines, NeuronClient
+from targon.transport import Deadlines, NeuronClient, Tls
 from targon.verification import Calibration, CalibrationError, find_calibration
 from targon.verifier import Journal, PrivateInputUnavailable, Verifier, VerifierSettings
 
@@ -59,6 +59,8 @@ class NeuronOptions(Options):
     """A neuron with a validator permit and more stake (TAO) than this is not taken for a prover."""
     timeout: float = Field(60.0, gt=0.0)
     """Seconds that a prover has for a whole answer."""
+    tls: Tls = "auto"
+    """Call provers over TLS, and take none for one that its hotkey doesn't vouch for; auto: unless on loopback."""
     min_tokens: int = Field(32, ge=32)
     """Shortest challenge, in tokens."""
     max_tokens: int = Field(128, ge=32)
@@ -111,7 +113,8 @@ class VerifierCommand(Options):
                             first_byte_s=self.neuron.timeout,
                             between_bytes_s=self.neuron.timeout,
                             total_s=self.neuron.timeout,
-                        )
+                        ),
+                        tls=self.neuron.tls,
                     )
                 ),
                 inputs=EmbeddedInputs(await anyio.to_thread.run_sync(StandardLibraryText)),
