@@ -221,17 +221,22 @@ class Exchange:
         if isinstance(error, (aiohttp.ClientConnectorCertificateError, aiohttp.ClientConnectorSSLError)):
             return _no_tls(self._axon, error.__cause__)
         if isinstance(error, aiohttp.ConnectionTimeoutError):
-            return Unreachable(self._axon, f"no connection within {self._deadlines.connect_s:g} s")
+            made = "no connection with its TLS handshake" if self._over_tls else "no connection"
+            return Unreachable(self._axon, f"{made} within {self._deadlines.connect_s:g} s")
         if isinstance(error, aiohttp.ClientConnectorError):
+            if self._over_tls and error.os_error.errno is None:
+                return _no_tls(self._axon, "it hung up")
             return Unreachable(self._axon, f"no connection: {what}")
         if isinstance(error, aiohttp.ClientResponseError):
             return BadResponse(self._axon, "malformed", f"not HTTP: {what}")
         if isinstance(error, aiohttp.ClientPayloadError) and not _broke_off(error):
             return BadResponse(self._axon, "malformed", f"not HTTP: {what}")
+        if self._response is None and not self._over_tls:
+            what = f"{what}; if that neuron serves TLS, --neuron.tls on calls it so"
         return Disconnected(self._axon, f"the connection broke before the answer was whole: {what}")
 
 
-def _no_tls(axon: Endpoint, error: BaseException | None) -> TransportError:
+def _no_tls(axon: Endpoint, error: BaseException | str | None) -> TransportError:
     """A handshake that failed."""
     if isinstance(error, NotPinned):
         return NotTheProver(axon, f"not the hotkey that was called: {quoted(error.args[0], 300)}")
