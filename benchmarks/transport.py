@@ -1,4 +1,4 @@
-"""Signed HTTP on loopback: round trips a second with two clients, and what a streamed token costs.
+"""Signed HTTP on loopback: round trips a second with two clients, over TLS too, and what a streamed token costs.
 
 Server and client share one process and one core, so every figure holds both ends: signing, HTTP, admission, the
 signature's check, parsing the request, parsing the answer. The engine answers at once. Nothing waits longer than
@@ -38,6 +38,7 @@ from targon.transport import (
     Limits,
     NeuronClient,
     Route,
+    ServerTls,
     SignedRequest,
     bind,
     bound_port,
@@ -78,7 +79,40 @@ async def _measure(round_trips: int, tokens: int) -> list[Row]:
             rows.append(Row("signed round trips, aiohttp client", rate, "/s", note=note))
             rows.append(await _httpx_row(place, request, round_trips, note))
             rows.append(await _stream_row(place, client, tokens))
+        rows.extend(await _tls_rows(request, round_trips, note))
     return rows
+
+
+async def _tls_rows(request: GenerateRequest, round_trips: int, note: str) -> list[Row]:
+    """The same round trip over TLS: on kept connections, and with a connection of its own each time."""
+    async with a_server(ServerTls(PROVER)) as place:
+        async with NeuronClient(tls="on") as client:
+
+            async def kept() -> None:
+                await client.generate(place, request, VERIFIER)
+
+            rate = await per_second(kept, round_trips)
+
+        async def anew() -> None:
+            async with NeuronClient(tls="on") as client:
+                await client.generate(place, request, VERIFIER)
+
+        fresh = await per_second(anew, round_trips // 4)
+    async with a_server() as place:
+
+        async def anew_plain() -> None:
+            async with NeuronClient(tls="off") as client:
+                await client.generate(place, request, VERIFIER)
+
+        plain = await per_second(anew_plain, round_trips // 4)
+    cost = (1 / fresh - 1 / plain) * 1e3
+    return [
+        Row("signed round trips over TLS", rate, "/s", note=note),
+        Row("the same, a new client and connection each", fresh, "/s", note=f"without TLS: {plain:,.0f} /s"),
+        Row(
+            "a TLS handshake, both ends", cost, "ms", note="what TLS adds to a new connection; P-256, pinned"
+        ),
+    ]
 
 
 async def _httpx_row(place: Place, request: GenerateRequest, round_trips: int, note: str) -> Row:
@@ -141,7 +175,7 @@ async def per_second(once: Callable[[], Awaitable[Any]], count: int) -> float:
 
 
 @asynccontextmanager
-async def a_server() -> AsyncIterator[Place]:
+async def a_server(tls: ServerTls | None = None) -> AsyncIterator[Place]:
     """A gate with an engine behind it that answers at once."""
     answers: dict[tuple[bool, int], GenerateResponse] = {}
 
@@ -169,7 +203,9 @@ async def a_server() -> AsyncIterator[Place]:
     )
     sock = bind("127.0.0.1", 0)
     async with anyio.create_task_group() as tasks:
-        await tasks.start(lambda task_status: serve(gate, sock, limits=limits, task_status=task_status))
+        await tasks.start(
+            lambda task_status: serve(gate, sock, limits=limits, tls=tls, task_status=task_status)
+        )
         yield Place(bound_port(sock))
         tasks.cancel_scope.cancel()
 

@@ -62,12 +62,12 @@ class Network:
             process.wait()
 
     def prover(
-        self, name: str, port: int, engine: Sequence[str] | None = None
+        self, name: str, port: int, *more: str, engine: Sequence[str] | None = None
     ) -> AbstractContextManager[subprocess.Popen[bytes]]:
-        return self.running("prover", name, "--axon.port", str(port), engine=engine)
+        return self.running("prover", name, "--axon.port", str(port), *more, engine=engine)
 
     def verifier(
-        self, engine: Sequence[str] | None = None
+        self, *more: str, engine: Sequence[str] | None = None
     ) -> AbstractContextManager[subprocess.Popen[bytes]]:
         flags = (
             "--data.path",
@@ -77,7 +77,7 @@ class Network:
             "--neuron.max_tokens",
             "32",
         )
-        return self.running("verifier", "verifier", *flags, engine=engine)
+        return self.running("verifier", "verifier", *flags, *more, engine=engine)
 
     async def events(self) -> list[Event]:
         if not self.log.exists():

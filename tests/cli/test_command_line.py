@@ -70,6 +70,8 @@ def test_operators_find_the_flags_that_they_know(capsys, flags, role):
     ("arguments", "said"),
     [
         (("prover", "--axon.port", "70000"), "--axon.port: got '70000': Input should be less than or equal"),
+        (("prover", "--axon.tls", "maybe"), "--axon.tls: got 'maybe'"),
+        (("verifier", "--neuron.tls", "maybe"), "--neuron.tls: got 'maybe'"),
         (("verifier", "--neuron.sample_size", "many"), "--neuron.sample_size: got 'many'"),
         (("prover", "--axon.prot", "8091"), "unrecognized arguments: --axon.prot"),
     ],

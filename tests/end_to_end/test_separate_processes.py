@@ -60,6 +60,25 @@ async def test_killed_processes_lose_nothing_and_count_nothing_twice(
     assert counted == dict(passes(events))
 
 
+async def test_processes_speak_tls_where_they_are_told_to(tmp_path: Path, engine_socket: Path) -> None:
+    network = Network(tmp_path, ["--engine.socket", str(engine_socket)])
+    network.enrol("verifier", stake=10_000.0)
+    over_tls, plain = network.enrol("first"), network.enrol("second")
+    with (
+        network.prover("first", free_port(), "--axon.tls", "on"),
+        network.prover("second", free_port()),
+        network.verifier("--neuron.tls", "on"),
+    ):
+        events = await network.wait_for(
+            lambda events: (
+                passes(events)[over_tls] > 0
+                and any("--axon.tls on" in event.reason for event in events if isinstance(event, Verdict))
+            ),
+            "pass of the prover over TLS, and complaint about the other",
+        )
+    assert passes(events)[plain] == 0
+
+
 def test_a_second_verifier_on_the_same_log_is_refused(tmp_path: Path, engine_socket: Path) -> None:
     network = Network(tmp_path, ["--engine.socket", str(engine_socket)])
     network.enrol("verifier", stake=10_000.0)

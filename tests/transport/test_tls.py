@@ -246,7 +246,7 @@ async def test_a_hotkey_that_is_none_is_never_called() -> None:
 def test_a_pinning_context_refuses_blocking_sockets_which_it_could_not_check() -> None:
     import socket
 
-    with socket.socket() as sock, pytest.raises(NotImplementedError):
+    with socket.socket() as sock, pytest.raises(TypeError, match="blocking socket"):
         pinning_context(Clock()).wrap_socket(sock, server_hostname="any")
 
 

@@ -119,7 +119,7 @@ class _NoSocket(ssl.SSLSocket):
 
     @classmethod
     def _create(cls, *_: object, **__: object) -> _NoSocket:
-        raise NotImplementedError("a pinning context serves asyncio alone")
+        raise TypeError("got a blocking socket, expected asyncio: only there is the pin checked")
 
 
 def _load(context: ssl.SSLContext, pem: bytes) -> None:
