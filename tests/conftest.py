@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import subprocess
 import sys
@@ -24,8 +25,13 @@ def anyio_backend() -> str:
 @pytest.fixture(autouse=True)
 def logging_as_it_was() -> Iterator[None]:
     """A command that configures logging does so for its test alone."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
     yield
     structlog.reset_defaults()
+    root.setLevel(level)
+    for added in set(root.handlers) - set(handlers):
+        root.removeHandler(added)
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from targon import __version__
@@ -29,6 +32,8 @@ def test_the_version_is_printed(capsys):
         ("prover",),
         ("verifier",),
         ("engine",),
+        ("config",),
+        ("config", "show"),
         ("status",),
         ("why",),
         ("wallet",),
@@ -69,11 +74,17 @@ def test_operators_find_the_flags_that_they_know(capsys, flags, role):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("prover", "--axon.port", "70000"), "--axon.port: got '70000': Input should be less than or equal"),
+        (
+            ("prover", "--axon.port", "70000"),
+            "--axon.port: got '70000', expected less than or equal to 65535",
+        ),
         (("prover", "--axon.tls", "maybe"), "--axon.tls: got 'maybe'"),
         (("verifier", "--neuron.tls", "maybe"), "--neuron.tls: got 'maybe'"),
         (("verifier", "--neuron.sample_size", "many"), "--neuron.sample_size: got 'many'"),
-        (("prover", "--axon.prot", "8091"), "unrecognized arguments: --axon.prot"),
+        (("prover", "--axon.prot", "8091"), "unrecognized arguments: --axon.prot; did you mean --axon.port?"),
+        (("prover", "--netuid"), "argument --netuid: expected one argument"),
+        (("status", "--path"), "argument --path: expected one argument"),
+        (("why", "1", "--last", "none"), "--last: got 'none', expected a valid integer"),
     ],
 )
 def test_a_wrong_option_is_named_with_what_was_got(capsys, arguments, said):
@@ -85,7 +96,7 @@ def test_a_wrong_option_is_named_with_what_was_got(capsys, arguments, said):
 def test_a_missing_wallet_is_named_with_the_command_that_makes_it(capsys, tmp_path):
     code, _, err = _run(capsys, "prover", "--wallet.name", "nobody", "--wallet.path", str(tmp_path))
     assert code == 1
-    assert "no hotkey 'default' in wallet 'nobody'" in err
+    assert "no wallet 'nobody'" in err
     assert "targon wallet create --wallet.name nobody" in err
 
 
@@ -119,9 +130,39 @@ def test_a_chain_is_made_registered_on_and_shown(capsys, tmp_path):
     assert "100" in out
 
 
-def test_a_prover_without_a_chain_is_told_which_flag_is_missing(capsys, tmp_path):
+@pytest.mark.parametrize("role", ["prover", "verifier"])
+def test_a_role_whose_chain_cannot_be_reached_says_which_it_wanted(capsys, tmp_path, role):
     flags = ("--wallet.name", "me", "--wallet.path", str(tmp_path))
     _run(capsys, "wallet", "create", *flags)
-    code, _, err = _run(capsys, "prover", *flags)
+    endpoint = "http://chain.invalid"
+    code, _, err = _run(capsys, role, *flags, "--subtensor.chain_endpoint", endpoint)
     assert code == 1
-    assert "--subtensor.chain_endpoint is missing" in err
+    assert f"chain endpoint: got '{endpoint}', expected" in err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("prover", "--autoupdate.enabled"),
+        ("prover", "--axon.tls", "on"),
+        ("verifier", "--neuron.tls", "on"),
+        ("verifier", "--database.host", "127.0.0.1"),
+        ("verifier", "--axon.port", "8092"),
+    ],
+)
+def test_what_this_version_cannot_do_is_refused_and_not_forgotten(capsys, arguments):
+    code, _, err = _run(capsys, *arguments)
+    assert code == 1
+    assert f"targon: {arguments[1].rpartition('.')[0]}" in err
+    assert "this version cannot do it yet" in err
+
+
+def test_only_the_command_that_is_asked_for_is_imported(tmp_path):
+    script = (
+        "import sys; from targon.cli import main\n"
+        "try: main(['verifier', '--help'])\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'aiohttp', 'bittensor', 'numpy', 'torch', 'targon.redteam'} & sys.modules.keys()))"
+    )
+    made = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert made.stdout.splitlines()[-1] == "[]"

@@ -70,5 +70,6 @@ def check_reference(engine: Engine) -> None:
         raise CommandError(
             f"the engine {engine.identity.engine} can be no reference: it reports "
             f"{engine.capabilities.prompt_logprobs} log-probabilities of given tokens at each position, expected "
-            f"{LIST_LENGTH}; use vLLM or SGLang, or leave --engine.url away and have one started"
+            f"{LIST_LENGTH}; use vLLM or SGLang, or leave --engine.url and --neuron.tgi_endpoint away and have one "
+            "started"
         )

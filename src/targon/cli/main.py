@@ -1,12 +1,17 @@
-"""``targon``: finds the command, runs it, and turns what went wrong into a sentence."""
+"""``targon``: finds the command, runs it, and turns what went wrong into a sentence.
+
+Only the command that is asked for is imported: a role has started before all of them would be.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Iterator, Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Iterable, Iterator, Sequence
+from importlib import import_module
+from typing import Any, Protocol, runtime_checkable
 
-from pydantic import ValidationError
+from pydantic import ValidationError, create_model
 from pydantic_settings import (
     BaseSettings,
     CliApp,
@@ -17,45 +22,27 @@ from pydantic_settings import (
 )
 
 from targon import __version__
-from targon.chain import ChainError
-from targon.cli.commands.calibrate import CalibrateCommand
-from targon.cli.commands.chain import ChainCommand
-from targon.cli.commands.engine import EngineCommand
-from targon.cli.commands.localnet import LocalnetCommand
-from targon.cli.commands.log import StatusCommand, WhyCommand
-from targon.cli.commands.prover import ProverCommand
-from targon.cli.commands.redteam import RedteamCommand
-from targon.cli.commands.vectors import VectorsCommand
-from targon.cli.commands.verifier import VerifierCommand
-from targon.cli.commands.verify import VerifyCommand
-from targon.cli.commands.wallet import WalletCommand
-from targon.cli.errors import CommandError
-from targon.engines import EngineError
-from targon.ledger import LedgerError
-from targon.localnet import FolderInUse, LocalnetFailed, ProcessDied
-from targon.oracle import OracleError
-from targon.protocol.errors import ProtocolError
-from targon.prover import ProverError
-from targon.transport import PortInUse
-from targon.verification import CalibrationError
-from targon.verifier import LogOfAnother
+from targon.cli.catalog import ROLES, RoleName
+from targon.cli.errors import WrongOptions
+from targon.cli.loading import expectation, load
 
-EXPECTED = (
-    CalibrationError,
-    ChainError,
-    CommandError,
-    EngineError,
-    FolderInUse,
-    LedgerError,
-    LocalnetFailed,
-    LogOfAnother,
-    OracleError,
-    PortInUse,
-    ProcessDied,
-    ProtocolError,
-    ProverError,
-)
-"""Errors whose text is meant for the person at the keyboard. Anything else is a bug and shows its traceback."""
+COMMANDS = {
+    "localnet": "localnet:LocalnetCommand",
+    "prover": "",
+    "verifier": "",
+    "config": "config:ConfigCommand",
+    "engine": "engine:EngineCommand",
+    "status": "log:StatusCommand",
+    "why": "log:WhyCommand",
+    "verify": "verify:VerifyCommand",
+    "wallet": "wallet:WalletCommand",
+    "chain": "chain:ChainCommand",
+    "calibrate": "calibrate:CalibrateCommand",
+    "redteam": "redteam:RedteamCommand",
+    "vectors": "vectors:VectorsCommand",
+}
+"""Each command with its module in ``targon.cli.commands`` and its class there. Roles, which have neither, are loaded
+from files as well (:mod:`targon.cli.loading`) and run by the function ``run`` of the module of their name."""
 
 
 @runtime_checkable
@@ -81,18 +68,6 @@ class Targon(BaseSettings):
         nested_model_default_partial_update=True,
     )
 
-    localnet: CliSubCommand[LocalnetCommand]
-    prover: CliSubCommand[ProverCommand]
-    verifier: CliSubCommand[VerifierCommand]
-    engine: CliSubCommand[EngineCommand]
-    status: CliSubCommand[StatusCommand]
-    why: CliSubCommand[WhyCommand]
-    verify: CliSubCommand[VerifyCommand]
-    wallet: CliSubCommand[WalletCommand]
-    chain: CliSubCommand[ChainCommand]
-    calibrate: CliSubCommand[CalibrateCommand]
-    redteam: CliSubCommand[RedteamCommand]
-    vectors: CliSubCommand[VectorsCommand]
     version: bool = False
     """Print the version and exit."""
 
@@ -101,29 +76,89 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code: 0 done, 1 it failed, 2 it was asked for wrongly."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        options = CliApp.run(Targon, cli_args=given)
+        return _run(given)
+    except WrongOptions as error:
+        return _complain(*error.sentences, code=2)
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        known, unknown = BaseExceptionGroup("", [error]).split(expected_errors())
+        if known is None or unknown is not None:
+            raise
+        return _complain(*dict.fromkeys(str(leaf) for leaf in _leaves(known)), code=1)
+
+
+def _run(given: list[str]) -> int:
+    first = given[0] if given else ""
+    if first in ROLES:
+        return _run_role(first, given[1:])
+    try:
+        options = CliApp.run(_root([first] if first in COMMANDS else COMMANDS), cli_args=given)
     except ValidationError as error:
-        return _complain(*_wrong_options(error), code=2)
+        raise WrongOptions(_wrong_options(error)) from error
     except SettingsError as error:
-        return _complain(str(error), code=2)
+        raise WrongOptions([str(error)]) from error
     if options.version:
         sys.stdout.write(f"targon {__version__}\n")
         return 0
     command = get_subcommand(options, is_required=False)
     if command is None:
-        return main(["--help"])
+        return _run(["--help"])
     assert isinstance(command, Command)
-    try:
-        return command.run()
-    except KeyboardInterrupt:
-        return 130
-    except EXPECTED as error:
-        return _complain(str(error), code=1)
-    except BaseExceptionGroup as group:
-        known, unknown = group.split(EXPECTED)
-        if known is None or unknown is not None:
-            raise
-        return _complain(*dict.fromkeys(str(error) for error in _leaves(known)), code=1)
+    return command.run()
+
+
+def _run_role(role: RoleName, arguments: Sequence[str]) -> int:
+    loaded = load(role, arguments, os.environ)
+    for warning in loaded.warnings:
+        sys.stderr.write(f"targon: warning: {warning}\n")
+    code: int = import_module(f"targon.cli.commands.{role}").run(loaded.options)
+    return code
+
+
+def _root(names: Iterable[str]) -> type[Targon]:
+    """``targon`` with some of its commands."""
+    fields: dict[str, Any] = {name: (CliSubCommand[_model(name)], ...) for name in names}  # type: ignore[misc]
+    return create_model("Targon", __base__=Targon, __doc__=Targon.__doc__, **fields)
+
+
+def _model(name: str) -> type[Any]:
+    if name in ROLES:
+        return ROLES[name]
+    module, _, model = COMMANDS[name].partition(":")
+    found: type[Any] = getattr(import_module(f"targon.cli.commands.{module}"), model)
+    return found
+
+
+def expected_errors() -> tuple[type[Exception], ...]:
+    """Errors whose text is meant for the person at the keyboard. Anything else is a bug and shows its traceback."""
+    from targon.chain import ChainError
+    from targon.cli.errors import CommandError
+    from targon.engines import EngineError
+    from targon.ledger import LedgerError
+    from targon.localnet import FolderInUse, LocalnetFailed, ProcessDied
+    from targon.oracle import OracleError
+    from targon.protocol.errors import ProtocolError
+    from targon.prover import ProverError
+    from targon.transport import PortInUse
+    from targon.verification import CalibrationError
+    from targon.verifier import LogOfAnother
+
+    return (
+        CalibrationError,
+        ChainError,
+        CommandError,
+        EngineError,
+        FolderInUse,
+        LedgerError,
+        LocalnetFailed,
+        LogOfAnother,
+        OracleError,
+        PortInUse,
+        ProcessDied,
+        ProtocolError,
+        ProverError,
+    )
 
 
 def _complain(*sentences: str, code: int) -> int:
@@ -132,17 +167,15 @@ def _complain(*sentences: str, code: int) -> int:
     return code
 
 
-def _wrong_options(error: ValidationError) -> list[str]:
+def _wrong_options(error: ValidationError) -> Iterator[str]:
     """A sentence per option that is wrong."""
-    sentences = []
     for problem in error.errors(include_url=False, include_context=False):
         # The first step names the command, not the option.
         name = ".".join(str(step) for step in problem["loc"][1:]) or str(problem["loc"][0])
         if problem["type"] == "missing":
-            sentences.append(f"{name} is missing; see --help")
+            yield f"{name} is missing; see --help"
         else:
-            sentences.append(f"--{name}: got {problem['input']!r}: {problem['msg']}")
-    return sentences
+            yield f"--{name}: got {problem['input']!r}, {expectation(problem['msg'])}"
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:

@@ -1,12 +1,14 @@
 """The options that commands share, under the dotted names that operators know.
 
-Each option is a flag (``--wallet.name``) and an environment variable (``TARGON_PROVER__WALLET__NAME``).
+Each option of a role is a flag (``--wallet.name``), an environment variable (``TARGON_PROVER__WALLET__NAME``) and a
+line of a file (``name`` in the table ``[wallet]``): :mod:`targon.cli.loading`.
 """
 
 from __future__ import annotations
 
+import ipaddress
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -31,8 +33,15 @@ class WalletOptions(Options):
 class SubtensorOptions(Options):
     """Which chain to use."""
 
+    network: Literal["finney", "test", "local"] = "finney"
+    """Which of Bittensor's networks, where no --subtensor.chain_endpoint is given."""
     chain_endpoint: str = ""
-    """Where the chain is: sqlite:///path/to/chain.sqlite for an embedded one."""
+    """Where the chain is: sqlite:///path/to/chain.sqlite for an embedded one. Wins over --subtensor.network."""
+
+    @property
+    def endpoint(self) -> str:
+        """What the chain is opened with: the address, or else the network's name."""
+        return self.chain_endpoint or self.network
 
 
 TGI_ENDPOINT = "http://127.0.0.1:8080"
@@ -69,11 +78,53 @@ class EngineOptions(RemoteModelOptions):
     """Requests that the engine works on at once."""
 
 
+class TgiOptions(Options):
+    """An engine by the flag that operators of TGI know."""
+
+    tgi_endpoint: str = TGI_ENDPOINT
+    """Address of a TGI to use as the engine, where it is given (TGI is in maintenance: prefer --engine.url and
+    vLLM)."""
+
+    @property
+    def given_tgi_endpoint(self) -> str:
+        """The address if somebody gave it; the default alone starts no search for an engine."""
+        return self.tgi_endpoint if "tgi_endpoint" in self.model_fields_set else ""
+
+
+class AxonOptions(Options):
+    """Where the neuron listens, and what address it announces."""
+
+    ip: str = "127.0.0.1"
+    """Address to listen at. Loopback unless you say otherwise."""
+    port: int = Field(8091, ge=1, le=65_535)
+    """Port to listen at."""
+    external_ip: str = ""
+    """Address to announce on chain, where it differs (behind NAT, say)."""
+    external_port: int = Field(0, ge=0, le=65_535)
+    """Port to announce on chain, where it differs; 0: the one listened at."""
+
+
+Tls = Literal["auto", "on", "off"]
+"""Whether a connection is encrypted; auto: unless it stays on this machine."""
+
+
+def uses_tls(mode: Tls, address: str) -> bool:
+    """Whether a connection to an address is encrypted."""
+    if mode != "auto":
+        return mode == "on"
+    try:
+        return not ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return True
+
+
 class LoggingOptions(Options):
     """What is logged, to standard error."""
 
     debug: bool = False
     """Log each step as well."""
+    trace: bool = False
+    """Log each step, each request, and what libraries log to be debugged with; never keys, bodies or signatures."""
     json_lines: bool = False
     """One JSON object a line, for machines."""
 
@@ -83,3 +134,38 @@ class MetricsOptions(Options):
 
     port: int = Field(0, ge=0, le=65_535)
     """Port on 127.0.0.1 for /metrics and /healthz; 0: none."""
+
+
+class AutoupdateOptions(Options):
+    """Whether the neuron follows a channel of releases, and whose."""
+
+    enabled: bool = False
+    """Look for new releases, and restart with them."""
+    remote: str = "origin"
+    """The git remote that releases come from."""
+    channel: str = "stable"
+    """Which releases to follow."""
+    interval: float = Field(3600.0, ge=60.0)
+    """Seconds between two looks."""
+    allowed_signers: Path | None = None
+    """File of the keys whose signatures on a release are trusted, in the form of ssh-keygen's allowed signers."""
+    pin: str = ""
+    """A commit or a tag to stay at, whatever is released."""
+
+
+class RoleOptions(Options):
+    """What both roles are told."""
+
+    ALIASES: ClassVar[dict[str, str]] = {}
+    """Other names that operators know, with the option that each stands for."""
+
+    config: Path | None = None
+    """File of options, in TOML: tables named as the flags are. Flags and environment win over it."""
+    netuid: int = Field(4, ge=0, lt=65_536)
+    """The subnet."""
+    wallet: WalletOptions = WalletOptions()
+    subtensor: SubtensorOptions = SubtensorOptions()
+    engine: EngineOptions = EngineOptions()
+    metrics: MetricsOptions = MetricsOptions()
+    logging: LoggingOptions = LoggingOptions()
+    autoupdate: AutoupdateOptions = AutoupdateOptions()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import logging
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 
@@ -27,6 +28,9 @@ from targon.transport.errors import (
 )
 from targon.transport.refusals import ErrorBody, quoted
 from targon.transport.tls import NotPinned
+
+requests = logging.getLogger("targon.requests")
+"""As the gate's: a line for each request, which only somebody who traces the process sees."""
 
 MAX_ERROR_BYTES = 16_384
 """An error answer is read this far."""
@@ -95,6 +99,7 @@ class Exchange:
         if self._response is None:
             raise TimedOut(self._axon, "total" if wait_s == waits.total_s else "first byte", wait_s)
         self.elapsed_s = self._monotonic_s() - self._sent_s
+        requests.debug("asked %s %s: %d in %.3f s", method, url, self._response.status, self.elapsed_s)
 
     async def accept(self, media_type: str) -> None:
         """Check the answer's status and headers.

@@ -13,6 +13,7 @@ A refusal is one small JSON answer. Where a body was not read the connection is 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -31,6 +32,9 @@ from targon.transport.metrics import ServerMetrics
 from targon.transport.nonces import MemoryNonceStore, NonceStore
 from targon.transport.refusals import ClientGone, Code, Refusal
 from targon.transport.replies import send_json
+
+requests = logging.getLogger("targon.requests")
+"""A line for each request, which only somebody who traces the process sees."""
 
 LINGER_S = 1.0
 """How long a refused sender may go on sending what nobody reads: closing at once would reset the connection
@@ -115,6 +119,10 @@ class Gate:
         except Exception:  # noqa: BLE001 - the edge: whatever a handler broke on must not be shown to the caller
             self._log.exception("request failed", path=scope["path"][:80])
             await self._refuse(exchange, Refusal(Code.INTERNAL, "something broke here; it was logged"))
+        finally:
+            requests.debug(
+                "served %s %a: %s", scope["method"], scope["path"][:80], exchange.status or "no answer"
+            )
 
     async def _serve(self, scope: Scope, exchange: _Exchange) -> None:
         _check_headers(scope, self._limits.max_header_bytes)
@@ -216,11 +224,13 @@ class _Exchange:
         self.receive = receive
         self._send = send
         self.started = False
+        self.status: int | None = None
         self.has_body = has_body
         """Whether a body is (or may be) still to be read."""
 
     async def send(self, message: Message) -> None:
         self.started = True
+        self.status = message.get("status", self.status)
         await self._send(message)
 
     async def discard(self) -> None:

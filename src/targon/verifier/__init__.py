@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from targon.verifier.journal import Journal
 from targon.verifier.ports import Passage, PrivateInputs, PrivateInputUnavailable
+from targon.verifier.progress import Progress
 from targon.verifier.role import LogOfAnother, Verifier
 from targon.verifier.settings import VerifierSettings
+from targon.verifier.statistics import StatisticsCollector, StatisticsSchedule, statistics
 
 __all__ = [
     "Journal",
@@ -19,6 +21,10 @@ __all__ = [
     "Passage",
     "PrivateInputUnavailable",
     "PrivateInputs",
+    "Progress",
+    "StatisticsCollector",
+    "StatisticsSchedule",
     "Verifier",
     "VerifierSettings",
+    "statistics",
 ]

@@ -4,147 +4,119 @@ from __future__ import annotations
 
 import os
 import secrets
+import time
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Literal
 
 import anyio
 import structlog
-from pydantic import Field
 
 from targon.chain import open_chain
 from targon.cli.engine import check_reference, opened_engine
 from targon.cli.errors import CommandError
 from targon.cli.keys import open_hotkey
 from targon.cli.logging import configure_logging
-from targon.cli.options import EngineOptions, LoggingOptions, Options, SubtensorOptions, WalletOptions
+from targon.cli.operations import bound_operations, named_registry, served_operations
 from targon.cli.signals import run_until_signalled
+from targon.cli.unserved import refuse_unserved
+from targon.cli.verifier_options import VerifierOptions
 from targon.engines import ModelIdentity
 from targon.ledger import SqliteLog
 from targon.oracle import OracleError, Passage, StandardLibraryText
 from targon.protocol.draws import SECRET_BYTES
 from targon.protocol.primitives import Block
 from targon.protocol.profile import PROFILES
-from targon.transport import Deadlines, NeuronClient, Tls
+from targon.transport import Deadlines, NeuronClient
 from targon.verification import Calibration, CalibrationError, find_calibration
-from targon.verifier import Journal, PrivateInputUnavailable, Verifier, VerifierSettings
+from targon.verifier import (
+    Journal,
+    PrivateInputUnavailable,
+    Progress,
+    StatisticsCollector,
+    Verifier,
+    VerifierSettings,
+)
 
 logger = structlog.get_logger(__name__)
 
 
-class CalibrationOptions(Options):
-    """How far honest engines differ from this verifier's."""
-
-    path: Path | None = None
-    """A calibration, or a folder of them, for the engine's model; without it, what comes with the software."""
-
-
-class DataOptions(Options):
-    """Where the verifier keeps its log and its secret."""
-
-    path: Path = Path("~/.targon/verifier")
-    """Folder for the log and for the secret that draws are made from. Keep it: it is the verifier's memory."""
+def run(options: VerifierOptions) -> int:
+    """Verify until a signal."""
+    configure_logging(
+        debug=options.logging.debug,
+        trace=options.logging.trace,
+        json_lines=options.logging.json_lines,
+    )
+    refuse_unserved(options)
+    anyio.run(_verify, options)
+    return 0
 
 
-class NeuronOptions(Options):
-    """How the verifier works."""
-
-    sample_size: int = Field(10, ge=1, le=65_536)
-    """How many provers are challenged in a block."""
-    disable_set_weights: bool = False
-    """Verify, and keep tiers and scores, but set no weights."""
-    moving_average_alpha: float = Field(0.05, gt=0.0, le=1.0)
-    """Weight of the newest block in a prover's score."""
-    vpermit_tao_limit: float = Field(4096.0, ge=0.0)
-    """A neuron with a validator permit and more stake (TAO) than this is not taken for a prover."""
-    timeout: float = Field(60.0, gt=0.0)
-    """Seconds that a prover has for a whole answer."""
-    tls: Tls = "auto"
-    """Call provers over TLS, and take none for one that its hotkey doesn't vouch for; auto: unless on loopback."""
-    min_tokens: int = Field(32, ge=32)
-    """Shortest challenge, in tokens."""
-    max_tokens: int = Field(128, ge=32)
-    """Longest challenge, in tokens."""
+def settings_of(options: VerifierOptions) -> VerifierSettings:
+    """What the role is told."""
+    return VerifierSettings(
+        sample_size=options.neuron.sample_size,
+        disable_set_weights=options.neuron.disable_set_weights,
+        vpermit_tao_limit=options.neuron.vpermit_tao_limit,
+        min_tokens=options.neuron.min_tokens,
+        max_tokens=options.neuron.max_tokens,
+    )
 
 
-class VerifierCommand(Options):
-    """Challenge provers, verify their answers, keep tiers and scores, set weights."""
+def deadlines_of(options: VerifierOptions) -> Deadlines:
+    """How long a prover has."""
+    timeout_s = options.neuron.timeout
+    return Deadlines(first_byte_s=timeout_s, between_bytes_s=timeout_s, total_s=timeout_s)
 
-    netuid: int = Field(4, ge=0, lt=65_536)
-    """The subnet."""
-    profile: Literal["standard", "demo"] = "standard"
-    """The economy's constants: the network's own, or shortened to be tried out."""
-    wallet: WalletOptions = WalletOptions()
-    subtensor: SubtensorOptions = SubtensorOptions()
-    neuron: NeuronOptions = NeuronOptions()
-    data: DataOptions = DataOptions()
-    engine: EngineOptions = EngineOptions()
-    calibration: CalibrationOptions = CalibrationOptions()
-    logging: LoggingOptions = LoggingOptions()
 
-    def run(self) -> int:
-        configure_logging(debug=self.logging.debug, json_lines=self.logging.json_lines)
-        anyio.run(self._verify)
-        return 0
-
-    async def _verify(self) -> None:
-        signer = open_hotkey(self.wallet)
-        if not self.subtensor.chain_endpoint:
-            raise CommandError(
-                "--subtensor.chain_endpoint is missing: expected sqlite:///path/to/chain.sqlite"
-            )
-        folder = self.data.path.expanduser()
+async def _verify(options: VerifierOptions) -> None:
+    signer = open_hotkey(options.wallet)
+    folder = options.data.path.expanduser()
+    async with AsyncExitStack() as stack:
+        operations = stack.enter_context(bound_operations(options.metrics))
+        chain = await anyio.to_thread.run_sync(open_chain, options.subtensor.endpoint, options.netuid)
+        stack.push_async_callback(chain.aclose)
         secret = await anyio.to_thread.run_sync(master_secret, folder)
-        async with AsyncExitStack() as stack:
-            chain = await anyio.to_thread.run_sync(open_chain, self.subtensor.chain_endpoint, self.netuid)
-            stack.push_async_callback(chain.aclose)
-            log = await SqliteLog.open(folder / "log.sqlite")
-            stack.push_async_callback(log.aclose)
-            engine = await stack.enter_async_context(opened_engine(self.engine))
-            check_reference(engine)
-            verifier = Verifier(
-                chain=chain,
-                journal=await Journal.open(log),
-                engine=engine,
-                calibration=await anyio.to_thread.run_sync(self._find_calibration, engine.identity),
-                client=await stack.enter_async_context(
-                    NeuronClient(
-                        deadlines=Deadlines(
-                            first_byte_s=self.neuron.timeout,
-                            between_bytes_s=self.neuron.timeout,
-                            total_s=self.neuron.timeout,
-                        ),
-                        tls=self.neuron.tls,
-                    )
-                ),
-                inputs=EmbeddedInputs(await anyio.to_thread.run_sync(StandardLibraryText)),
-                signer=signer,
-                profile=PROFILES[self.profile].model_copy(
-                    update={"ema_alpha": self.neuron.moving_average_alpha}
-                ),
-                settings=VerifierSettings(
-                    sample_size=self.neuron.sample_size,
-                    disable_set_weights=self.neuron.disable_set_weights,
-                    vpermit_tao_limit=self.neuron.vpermit_tao_limit,
-                    min_tokens=self.neuron.min_tokens,
-                    max_tokens=self.neuron.max_tokens,
-                ),
-                master_secret=secret,
-                random_bytes=os.urandom,
-            )
-            await run_until_signalled(verifier.run, verifier.stop)
+        log = await SqliteLog.open(folder / "log.sqlite")
+        stack.push_async_callback(log.aclose)
+        engine = await stack.enter_async_context(
+            opened_engine(options.engine, options.neuron.given_tgi_endpoint)
+        )
+        check_reference(engine)
+        journal = await Journal.open(log)
+        verifier = Verifier(
+            chain=chain,
+            journal=journal,
+            engine=engine,
+            calibration=await anyio.to_thread.run_sync(_find_calibration, options, engine.identity),
+            client=await stack.enter_async_context(NeuronClient(deadlines=deadlines_of(options), tls=options.neuron.tls)),
+            inputs=EmbeddedInputs(await anyio.to_thread.run_sync(StandardLibraryText)),
+            signer=signer,
+            profile=PROFILES[options.profile].model_copy(
+                update={"ema_alpha": options.neuron.moving_average_alpha}
+            ),
+            settings=settings_of(options),
+            master_secret=secret,
+            random_bytes=os.urandom,
+        )
+        registry = named_registry("verifier", "verifier")
+        registry.register(StatisticsCollector(lambda: journal.standings))
+        progress = Progress(lambda: journal.standings, time.monotonic)
+        await stack.enter_async_context(served_operations(operations, registry, progress.ailing))
+        await run_until_signalled(verifier.run, verifier.stop)
 
-    def _find_calibration(self, identity: ModelIdentity) -> Calibration | None:
-        """The calibration for the reference engine. One that was named must be right; that there is none at all
-        is said in the log, and every verdict says it again."""
-        named = self.calibration.path
-        try:
-            return find_calibration(identity, () if named is None else (named.expanduser(),))
-        except CalibrationError as error:
-            if named is not None:
-                raise
-            logger.warning("no_calibration", reason=str(error))
-            return None
+
+def _find_calibration(options: VerifierOptions, identity: ModelIdentity) -> Calibration | None:
+    """The calibration for the reference engine. One that was named must be right; that there is none at all
+    is said in the log, and every verdict says it again."""
+    named = options.calibration.path
+    try:
+        return find_calibration(identity, () if named is None else (named.expanduser(),))
+    except CalibrationError as error:
+        if named is not None:
+            raise
+        logger.warning("no_calibration", reason=str(error))
+        return None
 
 
 class EmbeddedInputs:
