@@ -249,9 +249,11 @@ def test_the_database_is_given_by_any_of_its_options_from_any_source(file):
 
 @pytest.mark.parametrize("role", ROLES)
 def test_a_tgi_is_used_only_where_its_address_is_given(role):
-    default = load(role, (), {}).options.neuron
-    given = load(role, ("--neuron.tgi_endpoint", default.tgi_endpoint), {}).options.neuron
-    assert (default.given_tgi_endpoint, given.given_tgi_endpoint) == ("", default.tgi_endpoint)
+    default = load(role, (), {}).options
+    address = str(value_of(default, "neuron.tgi_endpoint"))
+    given = load(role, ("--neuron.tgi_endpoint", address), {}).options
+    assert value_of(default, "neuron.given_tgi_endpoint") == ""
+    assert value_of(given, "neuron.given_tgi_endpoint") == address
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ _TABLE = re.compile(r"(<!-- options of targon (\w+) -->\n).*?(<!-- end -->)", re
 
 def with_tables(page: str) -> str:
     """A page with the table of a role between each pair of its marks."""
-    return _TABLE.sub(lambda marks: marks[1] + table(marks[2]) + marks[3], page)  # type: ignore[arg-type]
+    return _TABLE.sub(lambda marks: f"{marks[1]}{table(marks[2])}{marks[3]}", page)  # type: ignore[arg-type]
 
 
 def table(role: RoleName) -> str:
