@@ -30,8 +30,22 @@ def file(options: WalletOptions) -> Path:
     return options.path / "mine" / "hotkeys" / "default"
 
 
-def save(file: Path, password: str | None = None) -> None:
-    Keyfile(file).set_keypair(ALICE, encrypt=password is not None, password=password)
+@pytest.fixture(scope="module")
+def encrypted(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A keyfile with a password; making one takes seconds, on purpose."""
+    file = tmp_path_factory.mktemp("encrypted") / "hotkey"
+    Keyfile(file).set_keypair(ALICE, encrypt=True, password="hunter2")
+    return file.read_bytes()
+
+
+def save(file: Path, content: bytes | None = None) -> None:
+    """Write a keyfile without a password, or what it is to hold instead."""
+    if content is None:
+        Keyfile(file).set_keypair(ALICE, encrypt=False)
+    else:
+        file.parent.mkdir(parents=True)
+        file.touch(0o600)
+        file.write_bytes(content)
 
 
 def complaint(options: WalletOptions) -> str:
@@ -77,23 +91,25 @@ def test_the_command_that_is_advised_makes_what_was_missing(options):
     assert create_wallet(options) == open_hotkey(options).ss58_address
 
 
-def test_an_encrypted_hotkey_is_explained(options, file, monkeypatch):
+def test_an_encrypted_hotkey_is_explained(options, file, encrypted, monkeypatch):
     monkeypatch.delenv(PASSWORD, raising=False)
-    save(file, "hunter2")
+    save(file, encrypted)
     said = complaint(options)
     assert f"the hotkey file {file} is encrypted" in said
     assert PASSWORD in said
     assert "targon wallet create --wallet.name mine --wallet.hotkey default-plain" in said
 
 
-def test_an_encrypted_hotkey_opens_with_the_password_of_the_environment(options, file, monkeypatch):
-    save(file, "hunter2")
+def test_an_encrypted_hotkey_opens_with_the_password_of_the_environment(
+    options, file, encrypted, monkeypatch
+):
+    save(file, encrypted)
     monkeypatch.setenv(PASSWORD, "hunter2")
     assert open_hotkey(options).ss58_address == ALICE.ss58_address
 
 
-def test_a_wrong_password_is_said_and_not_repeated(options, file, monkeypatch):
-    save(file, "hunter2")
+def test_a_wrong_password_is_said_and_not_repeated(options, file, encrypted, monkeypatch):
+    save(file, encrypted)
     monkeypatch.setenv(PASSWORD, "hunter3")
     said = complaint(options)
     assert f"does not open with the password in {PASSWORD}" in said
@@ -112,9 +128,7 @@ def test_a_wrong_password_is_said_and_not_repeated(options, file, monkeypatch):
     ids=["empty", "bytes", "cut off", "no address", "public key only"],
 )
 def test_a_damaged_file_is_said_to_be_damaged(options, file, content):
-    file.parent.mkdir(parents=True)
-    file.write_bytes(content)
-    file.chmod(0o600)
+    save(file, content)
     said = complaint(options)
     assert f"the hotkey file {file} is damaged" in said
     assert "Restore it from a backup" in said

@@ -45,6 +45,8 @@ class Given:
     """As it is shown: ``flag``, ``environment NAME`` or ``file PATH``."""
     place: str
     """As a complaint about it begins."""
+    file: Path | None = None
+    """The file that gave it, if one did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +154,7 @@ def _from_file(
     names = {name for name in known if name != "config"} | model.ALIASES.keys()
     entries = read_options(path, role, names)
     return {
-        model.ALIASES.get(name, name): Given(entry.value, f"file {path}", place(path, entry.line, name))
+        model.ALIASES.get(name, name): Given(entry.value, f"file {path}", place(path, entry.line, name), path)
         for name, entry in sorted(entries.items(), key=lambda item: item[0] in known)
     }
 
@@ -202,7 +204,5 @@ def _warnings(role: RoleName, given: Mapping[str, Given], known: Mapping[str, Op
                 f"{one.place} can be seen by everybody on this machine; give it as {environment_name(role, name)} "
                 "or in the file that --config names"
             )
-        elif one.source.startswith("file "):
-            path = Path(one.source.removeprefix("file "))
-            if others_can_read(path):
-                yield f"{one.place} can be read by others on this machine: chmod 600 {path}"
+        elif one.file is not None and others_can_read(one.file):
+            yield f"{one.place} can be read by others on this machine: chmod 600 {one.file}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 
 import anyio
+from bittensor.keyfiles import Keypair
 
 from targon.chain import open_chain
 from targon.cli.engine import opened_engine
@@ -26,7 +27,7 @@ def run(options: ProverOptions) -> int:
         neuron=options.neuron.name,
     )
     refuse_unserved(options)
-    anyio.run(_serve, options)
+    anyio.run(_serve, options, open_hotkey(options.wallet))
     return 0
 
 
@@ -44,8 +45,7 @@ def settings_of(options: ProverOptions) -> ProverSettings:
     )
 
 
-async def _serve(options: ProverOptions) -> None:
-    signer = open_hotkey(options.wallet)
+async def _serve(options: ProverOptions, signer: Keypair) -> None:
     async with AsyncExitStack() as stack:
         chain = await anyio.to_thread.run_sync(open_chain, options.subtensor.endpoint, options.netuid)
         stack.push_async_callback(chain.aclose)

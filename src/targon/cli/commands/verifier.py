@@ -10,6 +10,7 @@ from pathlib import Path
 
 import anyio
 import structlog
+from bittensor.keyfiles import Keypair
 
 from targon.chain import open_chain
 from targon.cli.engine import check_reference, opened_engine
@@ -48,7 +49,7 @@ def run(options: VerifierOptions) -> int:
         json_lines=options.logging.json_lines,
     )
     refuse_unserved(options)
-    anyio.run(_verify, options)
+    anyio.run(_verify, options, open_hotkey(options.wallet))
     return 0
 
 
@@ -69,8 +70,7 @@ def deadlines_of(options: VerifierOptions) -> Deadlines:
     return Deadlines(first_byte_s=timeout_s, between_bytes_s=timeout_s, total_s=timeout_s)
 
 
-async def _verify(options: VerifierOptions) -> None:
-    signer = open_hotkey(options.wallet)
+async def _verify(options: VerifierOptions, signer: Keypair) -> None:
     folder = options.data.path.expanduser()
     async with AsyncExitStack() as stack:
         operations = stack.enter_context(bound_operations(options.metrics))
