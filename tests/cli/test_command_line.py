@@ -144,8 +144,6 @@ def test_a_role_whose_chain_cannot_be_reached_says_which_it_wanted(capsys, tmp_p
     "arguments",
     [
         ("prover", "--autoupdate.enabled"),
-        ("prover", "--axon.tls", "on"),
-        ("verifier", "--neuron.tls", "on"),
         ("verifier", "--database.host", "127.0.0.1"),
         ("verifier", "--axon.port", "8092"),
     ],

@@ -6,7 +6,6 @@ line of a file (``name`` in the table ``[wallet]``): :mod:`targon.cli.loading`.
 
 from __future__ import annotations
 
-import ipaddress
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -106,16 +105,6 @@ class AxonOptions(Options):
 
 Tls = Literal["auto", "on", "off"]
 """Whether a connection is encrypted; auto: unless it stays on this machine."""
-
-
-def uses_tls(mode: Tls, address: str) -> bool:
-    """Whether a connection to an address is encrypted."""
-    if mode != "auto":
-        return mode == "on"
-    try:
-        return not ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return True
 
 
 class LoggingOptions(Options):

@@ -89,7 +89,9 @@ async def _verify(options: VerifierOptions, signer: Keypair) -> None:
             journal=journal,
             engine=engine,
             calibration=await anyio.to_thread.run_sync(_find_calibration, options, engine.identity),
-            client=await stack.enter_async_context(NeuronClient(deadlines=deadlines_of(options), tls=options.neuron.tls)),
+            client=await stack.enter_async_context(
+                NeuronClient(deadlines=deadlines_of(options), tls=options.neuron.tls)
+            ),
             inputs=EmbeddedInputs(await anyio.to_thread.run_sync(StandardLibraryText)),
             signer=signer,
             profile=PROFILES[options.profile].model_copy(
