@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from targon.ledger.errors import CorruptLog
 from targon.ledger.events import Event
+from targon.protocol.canonical import canonical_bytes
 from targon.protocol.primitives import Digest
-
-GENESIS_HASH = Digest("0" * 64)
-"""What the first record names as its predecessor."""
+from targon.protocol.records import GENESIS_HASH as GENESIS_HASH
+from targon.protocol.records import LogLine
+from targon.protocol.records import record_hash as record_hash
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,17 +41,6 @@ EMPTY = Head(-1, GENESIS_HASH)
 """Where a log without records ends."""
 
 
-def record_hash(seq: int, prev: Digest, event: bytes) -> Digest:
-    """A record's hash: SHA-256 over the RFC 8785 form of ``{"event": …, "prev": …, "seq": …}``.
-
-    Args:
-        event: the event in its canonical form, which is what lets the whole be put together as text.
-    """
-    return Digest(
-        hashlib.sha256(b'{"event":%b,"prev":"%b","seq":%d}' % (event, prev.encode(), seq)).hexdigest()
-    )
-
-
 def chained(events: Sequence[Event], head: Head) -> list[tuple[Record, bytes]]:
     """The records that events become when they are appended after a head, with each event's canonical bytes.
 
@@ -72,6 +62,21 @@ def chain_records(events: Sequence[Event], head: Head) -> list[Record]:
     They let a writer fold events before it appends them, so that history that cannot be is never written.
     """
     return [record for record, _ in chained(events, head)]
+
+
+def log_line(record: Record) -> LogLine:
+    """A record that was read, as it is handed out.
+
+    An event that older software wrote may lack fields that have come since: only those that it has stand in the
+    line, as they stand in what was hashed.
+
+    Raises:
+        CorruptLog: if the event is not what the record's hash says.
+    """
+    event = canonical_bytes(record.event.model_dump(mode="json", exclude_unset=True))
+    if record_hash(record.seq, record.prev, event) != record.hash:
+        raise CorruptLog(record.seq, f"its content is not what its hash {record.hash[:12]}… says")
+    return LogLine(record.seq, record.prev, record.hash, event)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from targon.transport.limits import Allowance, Limits
 from targon.transport.nonces import MemoryNonceStore, NonceStore
 from targon.transport.operations import operations_app
 from targon.transport.refusals import STATUS, ClientGone, Code, Refusal
-from targon.transport.replies import EventStream, send_json
+from targon.transport.replies import EventStream, send_json, send_lines
 from targon.transport.serving import bind, bound_port, serve
 from targon.transport.tls import ServerTls, Tls, speaks_tls
 
@@ -67,6 +67,7 @@ __all__ = [
     "bound_port",
     "operations_app",
     "send_json",
+    "send_lines",
     "serve",
     "speaks_tls",
     "while_connected",

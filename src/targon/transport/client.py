@@ -11,29 +11,33 @@ import ipaddress
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, aclosing
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 import aiohttp
 import anyio
 from yarl import URL
 
 from targon import __version__
+from targon.protocol.disclosures import ProverOwnStanding, VerifierStatus
 from targon.protocol.errors import MalformedMessage
 from targon.protocol.keys import Signer
-from targon.protocol.messages import GenerateRequest, GenerateResponse, ProverStatus, TokenEvent
-from targon.protocol.primitives import Hotkey
+from targon.protocol.messages import GenerateRequest, GenerateResponse, Message, ProverStatus, TokenEvent
+from targon.protocol.primitives import Digest, Hotkey
+from targon.protocol.records import LogLine
 from targon.protocol.tls import peer_name
 from targon.transport.answers import Answer, Deadlines, Timing
 from targon.transport.auth import sign
 from targon.transport.clock import Clock
 from targon.transport.errors import BadResponse, Disconnected, Endpoint, Unreachable
 from targon.transport.exchange import Exchange
-from targon.transport.replies import DONE, ERROR, EVENT_STREAM, JSON
+from targon.transport.released import MAX_PAGE_BYTES, released_records
+from targon.transport.replies import DONE, ERROR, EVENT_STREAM, JSON, JSON_LINES
 from targon.transport.sse import Event, EventDecoder
 from targon.transport.tls import Tls, pinning_context, speaks_tls
 
 GENERATE = "/v1/generate"
 STATUS = "/v1/status"
+STANDING = "/v1/standing"
 
 KEEP_ALIVE_S = 10.0
 """An idle connection is let go after this: well before a server would close it under a request."""
@@ -41,6 +45,8 @@ BASE_RESPONSE_BYTES = 65_536
 BYTES_PER_TOKEN = 512
 """An answer may be this large per token that was asked for: an event, and an entry in the signed response."""
 MAX_RESPONSE_BYTES = 32 << 20
+
+M = TypeVar("M", bound=Message)
 
 
 class NeuronClient:
@@ -145,17 +151,92 @@ class NeuronClient:
         Raises:
             TransportError: one of its kinds.
         """
+        return await self._message(ProverStatus, axon, STATUS, prover, signer, deadlines)
+
+    async def verifier_status(
+        self, axon: Endpoint, verifier: Hotkey, signer: Signer, *, deadlines: Deadlines | None = None
+    ) -> VerifierStatus:
+        """Ask a verifier what it verifies, and how far its log is.
+
+        Raises:
+            TransportError: one of its kinds.
+        """
+        return await self._message(VerifierStatus, axon, STATUS, verifier, signer, deadlines)
+
+    async def standing(
+        self, axon: Endpoint, verifier: Hotkey, signer: Signer, *, deadlines: Deadlines | None = None
+    ) -> ProverOwnStanding:
+        """Ask a verifier how the signer stands with it, and why.
+
+        Raises:
+            TransportError: one of its kinds; ``Refused`` with ``not_a_prover`` where it knows no such prover.
+        """
+        return await self._message(ProverOwnStanding, axon, STANDING, verifier, signer, deadlines)
+
+    async def released_records(
+        self,
+        axon: Endpoint,
+        verifier: Hotkey,
+        signer: Signer,
+        start: int = 0,
+        *,
+        after: Digest | None = None,
+        deadlines: Deadlines | None = None,
+    ) -> AsyncGenerator[LogLine, None]:
+        """What a verifier has released of its log, from a record on, up to what it had released by the last piece.
+
+        Each record is checked against its hash and its predecessor.
+
+        Args:
+            start: the first record.
+            after: hash of the record before it; None: not checked, but for record 0, whose predecessor is known.
+
+        Raises:
+            TransportError: one of its kinds; ``Refused`` with ``not_released`` if ``start`` lies beyond it all.
+        """
+
+        async def fetch(target: str) -> bytes:
+            return await self._get(
+                axon, target, verifier, signer, deadlines, media_type=JSON_LINES, max_bytes=MAX_PAGE_BYTES
+            )
+
+        async with aclosing(released_records(axon, fetch, start, after)) as records:
+            async for record in records:
+                yield record
+
+    async def _message(
+        self,
+        kind: type[M],
+        axon: Endpoint,
+        target: str,
+        receiver: Hotkey,
+        signer: Signer,
+        deadlines: Deadlines | None,
+    ) -> M:
+        body = await self._get(axon, target, receiver, signer, deadlines)
+        try:
+            return kind.from_bytes(body)
+        except MalformedMessage as error:
+            raise BadResponse(axon, "malformed", str(error)) from error
+
+    async def _get(
+        self,
+        axon: Endpoint,
+        target: str,
+        receiver: Hotkey,
+        signer: Signer,
+        deadlines: Deadlines | None,
+        *,
+        media_type: str = JSON,
+        max_bytes: int = BASE_RESPONSE_BYTES,
+    ) -> bytes:
         waits = deadlines or self._deadlines
         async with AsyncExitStack() as stack:
             exchange = await self._open(
-                stack, axon, "GET", STATUS, b"", prover, signer, waits, BASE_RESPONSE_BYTES, whole=True
+                stack, axon, "GET", target, b"", receiver, signer, waits, max_bytes, whole=True
             )
-            await exchange.accept(JSON)
-            body = await exchange.read()
-        try:
-            return ProverStatus.from_bytes(body)
-        except MalformedMessage as error:
-            raise BadResponse(axon, "malformed", str(error)) from error
+            await exchange.accept(media_type)
+            return await exchange.read()
 
     async def _whole(
         self, axon: Endpoint, request: GenerateRequest, signer: Signer, deadlines: Deadlines
@@ -308,8 +389,9 @@ def _url(axon: Endpoint, target: str, receiver: Hotkey, tls: Tls) -> tuple[URL, 
     try:
         ipaddress.ip_address(axon.host)
         peer = peer_name(receiver) if speaks_tls(tls, axon.host) else None
-        scheme = "http" if peer is None else "https"
-        return URL.build(scheme=scheme, host=axon.host, port=axon.port).with_path(target), peer
+        path, _, query = target.partition("?")
+        url = URL.build(scheme="http" if peer is None else "https", host=axon.host, port=axon.port).with_path(path)
+        return (url.with_query(query) if query else url), peer
     except ValueError as error:
         raise Unreachable(axon, f"not an address to call: {error}") from error
     except MalformedMessage as error:

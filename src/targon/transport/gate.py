@@ -51,6 +51,8 @@ class SignedRequest:
 
     caller: Hotkey
     body: bytes
+    query: str = ""
+    """What stands behind the path's ``?``, as it was sent and signed; empty where the route takes none."""
 
 
 Handler = Callable[[SignedRequest, Receive, Send], Awaitable[None]]
@@ -64,6 +66,8 @@ class Route:
     method: str
     handler: Handler
     takes_body: bool
+    takes_query: bool = False
+    """Whether the path may be followed by ``?`` and a query, which its handler reads."""
 
 
 class Gate:
@@ -71,7 +75,7 @@ class Gate:
 
     Args:
         receiver: our own hotkey.
-        routes: by path. Paths take no query.
+        routes: by path. Paths are matched as they were sent; those whose route takes none have no query.
         policy: who may ask; see :data:`Policy`.
         open_routes: by path, small fixed JSON answers that need no signature (a liveness probe).
         nonces: shared by every process that serves as ``receiver``; by default this process's own memory.
@@ -132,7 +136,8 @@ class Gate:
             with self._addresses.slot(address):
                 await send_json(exchange.send, 200, self._open_routes[target])
             return
-        route = self._route(scope, target, method)
+        path, query = self._split(target)
+        route = self._route(scope, path, method)
         claim = self._claim(scope)
         with ExitStack() as slots:
             self._hotkeys.check(claim.hotkey)
@@ -142,19 +147,23 @@ class Gate:
             exchange.has_body = False
             await self._authenticate(claim, body, method, target)
             slots.enter_context(self._hotkeys.slot(claim.hotkey))
-            self._metrics.admitted(target)
-            await route.handler(SignedRequest(claim.hotkey, body), exchange.receive, exchange.send)
+            self._metrics.admitted(path)
+            await route.handler(SignedRequest(claim.hotkey, body, query), exchange.receive, exchange.send)
 
-    def _route(self, scope: Scope, target: str, method: str) -> Route:
-        route = self._routes.get(target)
+    def _split(self, target: str) -> tuple[str, str]:
+        """A target's path and query. Where the route takes no query, one that comes is no path of ours."""
+        path, _, query = target.partition("?")
+        route = self._routes.get(path)
+        return (path, query) if route is not None and route.takes_query else (target, "")
+
+    def _route(self, scope: Scope, path: str, method: str) -> Route:
+        route = self._routes.get(path)
         if route is None:
-            raise Refusal(
-                Code.NO_SUCH_PATH, "there is nothing here", got=target, expected=sorted(self._routes)
-            )
+            raise Refusal(Code.NO_SUCH_PATH, "there is nothing here", got=path, expected=sorted(self._routes))
         if method != route.method:
             raise Refusal(
                 Code.METHOD_NOT_ALLOWED,
-                f"{target} takes {route.method}",
+                f"{path} takes {route.method}",
                 got=method,
                 expected=route.method,
                 headers=(("allow", route.method),),
@@ -264,7 +273,7 @@ def _declares_body(scope: Scope) -> bool:
 
 def _check_headers(scope: Scope, limit: int) -> None:
     """The server under us bounds headers only while they are incomplete."""
-    size = len(scope["raw_path"]) + sum(len(name) + len(value) for name, value in scope["headers"])
+    size = len(_target(scope)) + sum(len(name) + len(value) for name, value in scope["headers"])
     if size > limit:
         raise Refusal(
             Code.HEADERS_TOO_LARGE,

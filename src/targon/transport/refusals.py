@@ -57,6 +57,9 @@ class Code(StrEnum):
     EVICTED = "evicted"
     WAITED_TOO_LONG = "waited_too_long"
     ENGINE_UNAVAILABLE = "engine_unavailable"
+    # about a verifier's log and what follows from it
+    NOT_A_PROVER = "not_a_prover"
+    NOT_RELEASED = "not_released"
     INTERNAL = "internal"
 
 
@@ -95,6 +98,8 @@ STATUS: dict[Code, int] = {
     Code.EVICTED: 503,
     Code.WAITED_TOO_LONG: 503,
     Code.ENGINE_UNAVAILABLE: 503,
+    Code.NOT_A_PROVER: 404,
+    Code.NOT_RELEASED: 416,
     Code.INTERNAL: 500,
 }
 """The HTTP status that goes with each code."""

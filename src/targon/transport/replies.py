@@ -1,8 +1,8 @@
-"""The two forms of an answer: one JSON value, or a stream of server-sent events."""
+"""The three forms of an answer: one JSON value, lines of JSON, or a stream of server-sent events."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterable, Sequence
 
 import anyio.lowlevel
 from starlette.types import Send
@@ -11,6 +11,7 @@ from targon.protocol.messages import GenerateResponse, TokenEvent
 from targon.transport.refusals import Refusal
 
 JSON = "application/json"
+JSON_LINES = "application/x-ndjson"
 EVENT_STREAM = "text/event-stream"
 DONE = "done"
 ERROR = "error"
@@ -35,6 +36,21 @@ async def send_json(
         }
     )
     await send({"type": "http.response.body", "body": body, "more_body": not last})
+
+
+async def send_lines(send: Send, pieces: AsyncIterable[bytes]) -> None:
+    """Send lines of JSON as they come. Each piece is whole lines, with their line breaks.
+
+    The first piece is waited for before the answer begins, so whatever goes wrong before it can still be refused.
+    """
+    started = False
+    async for piece in pieces:
+        if not started:
+            started = True
+            headers = _encoded([("content-type", JSON_LINES), ("cache-control", "no-store")])
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 class EventStream:
