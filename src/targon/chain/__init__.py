@@ -6,6 +6,7 @@ compute a score: it stores what verifiers say, and pays by the rule. Everything 
 :class:`ChainError`.
 """
 
+from targon.chain.announcing import Announcer, host_to_announce
 from targon.chain.embedded import EmbeddedChain
 from targon.chain.endpoint import open_chain
 from targon.chain.errors import (
@@ -17,6 +18,7 @@ from targon.chain.errors import (
     CommitRevealRefused,
     CommitRevealRequired,
     InsufficientStake,
+    NotAnnounced,
     NotRegistered,
     NoValidatorPermit,
     RateLimited,
@@ -31,6 +33,7 @@ from targon.chain.store import ChainSettings
 
 __all__ = [
     "Anchor",
+    "Announcer",
     "Axon",
     "AxonRefused",
     "CallRefused",
@@ -46,6 +49,7 @@ __all__ = [
     "Metagraph",
     "Neuron",
     "NoValidatorPermit",
+    "NotAnnounced",
     "NotRegistered",
     "RateLimited",
     "StaleNonce",
@@ -55,5 +59,6 @@ __all__ = [
     "WeightsCommit",
     "WeightsRefused",
     "WrongNetwork",
+    "host_to_announce",
     "open_chain",
 ]

@@ -10,6 +10,7 @@ ChainError
 │   ├── CommitRevealRequired  they have to be committed to first
 │   └── CommitRevealRefused   a commit or reveal that cannot be
 ├── AxonRefused           an address that the chain does not take
+├── NotAnnounced          an axon that the chain did not take within a few tries
 ├── RateLimited           too soon; says from which block on
 ├── ChainExists           a chain is to be created where a file lies already
 ├── UnsupportedEndpoint   an endpoint that no adapter of this version serves
@@ -71,6 +72,10 @@ class InsufficientStake(ChainError):
 
 class AxonRefused(ChainError):
     """An address that the chain does not take: not an IP address, or no port."""
+
+
+class NotAnnounced(ChainError):
+    """An axon that the chain did not take within a few tries."""
 
 
 class RateLimited(ChainError):

@@ -12,12 +12,13 @@ import structlog
 from anyio.abc import TaskStatus
 from prometheus_client import CollectorRegistry
 
-from targon.chain.errors import ChainError, NotRegistered
+from targon.chain.announcing import Announcer
+from targon.chain.errors import ChainError
 from targon.chain.port import Axon, Chain, Neuron
 from targon.engines.errors import EngineError
 from targon.engines.port import Engine
 from targon.protocol.keys import Signer
-from targon.protocol.primitives import Block, Hotkey
+from targon.protocol.primitives import Hotkey
 from targon.prover.checks import caller_policy
 from targon.prover.errors import CannotStart
 from targon.prover.service import ProverService
@@ -37,10 +38,6 @@ from targon.transport import (
 )
 
 ENGINE_CHECK_S = 30.0
-ANNOUNCE_TRIES = 5
-ANNOUNCE_TIMEOUT_S = 30.0
-REANNOUNCE_BLOCKS = 50
-"""How many blocks lie between two announcements at least: chains limit how often an axon may change."""
 
 
 class Prover:
@@ -75,7 +72,6 @@ class Prover:
         self._view = ChainView(
             chain, max_age_s=self._settings.max_chain_age_s, monotonic_s=self._clock.monotonic_s
         )
-        self._announced_at: Block | None = None
         self._log = structlog.get_logger("targon.prover")
 
     async def run(self, *, task_status: TaskStatus[Axon] = anyio.TASK_STATUS_IGNORED) -> None:
@@ -99,7 +95,8 @@ class Prover:
             await self._check_engine()
             await self._view.open()
             # The port is ours already: whoever calls before the server runs waits in its backlog.
-            await self._announce(axon)
+            announcer = Announcer(self._chain, self._signer, axon)
+            await self._announce(announcer)
             service = self._service()
             tls = ServerTls(self._signer, clock=self._clock) if over_tls else None
             async with anyio.create_task_group() as tasks:
@@ -109,8 +106,7 @@ class Prover:
                     tasks.start_soon(lambda: serve(app, operations, limits=settings.limits))
 
                 def look_after(neuron: Neuron | None) -> None:
-                    if self._must_announce_again(neuron, axon):
-                        tasks.start_soon(self._announce_again, axon)
+                    tasks.start_soon(announcer.look, neuron, self._view.head)
 
                 tasks.start_soon(self._view.keep_fresh, look_after, self._hotkey)
                 self._log.info(
@@ -165,44 +161,16 @@ class Prover:
             why = str(error) or f"no answer within {ENGINE_CHECK_S:g} s"
             raise CannotStart(f"the engine does not work ({why}); start it, or name another") from error
 
-    async def _announce(self, axon: Axon) -> None:
-        """Put our axon on the chain.
+    async def _announce(self, announcer: Announcer) -> None:
+        """Put our axon on the chain: a prover that nobody finds serves nobody.
 
         Raises:
-            CannotStart: if the hotkey has no UID, or the chain does not take it within a few tries.
+            CannotStart: if the hotkey has no UID, or the chain does not take the axon within a few tries.
         """
-        for attempt in range(1, ANNOUNCE_TRIES + 1):
-            try:
-                with anyio.fail_after(ANNOUNCE_TIMEOUT_S):
-                    await self._chain.serve_axon(self._signer, axon)
-            except NotRegistered as error:
-                raise CannotStart(str(error)) from error
-            except (ChainError, TimeoutError) as error:
-                why = str(error) or f"no answer within {ANNOUNCE_TIMEOUT_S:g} s"
-                if attempt == ANNOUNCE_TRIES:
-                    raise CannotStart(
-                        f"the chain did not take our axon {axon} in {ANNOUNCE_TRIES} tries ({why})"
-                    ) from error
-                self._log.warning("announcing failed, trying again", axon=str(axon), error=why)
-                await anyio.sleep(0.2 * 2**attempt)
-            else:
-                self._announced_at = self._view.head
-                return
-
-    def _must_announce_again(self, neuron: Neuron | None, axon: Axon) -> bool:
-        if neuron is None:
-            self._log.error("our hotkey lost its UID; register it again", hotkey=self._hotkey)
-            return False
-        since = self._view.head - (self._announced_at or 0)
-        return neuron.axon != axon and since >= REANNOUNCE_BLOCKS
-
-    async def _announce_again(self, axon: Axon) -> None:
-        self._log.warning("the chain has another axon of ours; announcing again", axon=str(axon))
-        self._announced_at = self._view.head
         try:
-            await self._announce(axon)
-        except CannotStart as error:
-            self._log.error("announcing failed", error=str(error))
+            await announcer.announce(self._view.head)
+        except ChainError as error:
+            raise CannotStart(str(error)) from error
 
     def _ailing(self, service: ProverService) -> str | None:
         """What is wrong now, in words."""

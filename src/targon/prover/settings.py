@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass, field
 
+from targon.chain.announcing import host_to_announce
+from targon.chain.errors import AxonRefused
 from targon.prover.errors import BadSettings
 from targon.transport import Limits, Tls, speaks_tls
 
@@ -55,16 +56,7 @@ class ProverSettings:
         Raises:
             BadSettings: if it is no address that others could call.
         """
-        host = self.external_host or self.host
         try:
-            address = ipaddress.ip_address(host)
-        except ValueError as error:
-            raise BadSettings(
-                f"the address to announce: got {host!r}, expected an IP address; set --axon.external_ip"
-            ) from error
-        if address.is_unspecified:
-            raise BadSettings(
-                f"{host} listens everywhere, but nobody can call it: say which address to announce with "
-                "--axon.external_ip"
-            )
-        return host
+            return host_to_announce(self.host, self.external_host)
+        except AxonRefused as error:
+            raise BadSettings(str(error)) from error
