@@ -21,7 +21,7 @@ from targon.protocol.profile import DEMO, Profile
 from targon.prover import Prover, ProverSettings
 from targon.transport import Deadlines, NeuronClient
 from targon.verification import Calibration, Range
-from targon.verifier import Journal, Verifier, VerifierSettings
+from targon.verifier import AxonSettings, Journal, Serving, Verifier, VerifierSettings
 from tests.tiny_engine import TinyEngine
 from tests.verification.completions import SCOPE, band_with
 
@@ -67,6 +67,8 @@ class World:
     profile: Profile = DEMO
     timeout_s: float = 10.0
     calibration: Calibration | None = CALIBRATION
+    axon: AxonSettings | None = None
+    metrics_port: int | None = None
     settings: VerifierSettings = field(
         default_factory=lambda: VerifierSettings(min_tokens=32, max_tokens=40, query_tokens=4)
     )
@@ -101,6 +103,11 @@ class World:
         async with AsyncExitStack() as stack:
             log = await SqliteLog.open(self.log_path)
             stack.push_async_callback(log.aclose)
+            serving = None
+            if self.axon is not None:
+                readable = await SqliteLog.open(self.log_path, read_only=True)
+                stack.push_async_callback(readable.aclose)
+                serving = Serving(log=readable, axon=self.axon)
             waits = Deadlines(
                 first_byte_s=self.timeout_s, between_bytes_s=self.timeout_s, total_s=self.timeout_s
             )
@@ -116,6 +123,8 @@ class World:
                 master_secret=MASTER_SECRET,
                 random_bytes=os.urandom,
                 calibration=self.calibration,
+                serving=serving,
+                metrics_port=self.metrics_port,
             )
 
     async def verify_until(self, enough: Callable[[list[Event]], bool], limit_s: float = 30.0) -> list[Event]:

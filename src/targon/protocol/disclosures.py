@@ -128,7 +128,7 @@ class ProverOwnStanding(Message):
     last_conviction: ConvictedLast | None
     last_verdict: JudgedLast | None
     weight: Annotated[int, Field(ge=0, le=MAX_WEIGHT)] | None
-    """What it got of the weights that stand on chain; null where none were set, or it holds no UID."""
+    """What its UID got of the weights that were set last; null where none were, or it holds no UID."""
     weights_block: _Block | None
     """The block in which they were set."""
     medians: dict[_Name, Annotated[float, Field(ge=0.0)]]

@@ -8,21 +8,22 @@ charges a prover for its own trouble.
 
 from __future__ import annotations
 
+from targon.verifier.axon import AxonSettings, Serving
 from targon.verifier.journal import Journal
+from targon.verifier.opening import LogOfAnother
 from targon.verifier.ports import Passage, PrivateInputs, PrivateInputUnavailable
-from targon.verifier.progress import Progress
-from targon.verifier.role import LogOfAnother, Verifier
+from targon.verifier.role import Verifier
 from targon.verifier.settings import VerifierSettings
-from targon.verifier.statistics import StatisticsCollector, StatisticsSchedule, statistics
+from targon.verifier.statistics import StatisticsSchedule, statistics
 
 __all__ = [
+    "AxonSettings",
     "Journal",
     "LogOfAnother",
     "Passage",
     "PrivateInputUnavailable",
     "PrivateInputs",
-    "Progress",
-    "StatisticsCollector",
+    "Serving",
     "StatisticsSchedule",
     "Verifier",
     "VerifierSettings",

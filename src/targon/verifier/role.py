@@ -18,39 +18,40 @@ from contextlib import aclosing
 
 import anyio
 import structlog
+from anyio.abc import TaskStatus
+from prometheus_client import CollectorRegistry
 
-from targon import __version__
 from targon.chain import Axon, Chain, ChainError, SubnetInfo, WrongNetwork
 from targon.engines import Engine, EngineError
 from targon.ledger import (
     Attempt,
     BlocksSkipped,
-    CalibrationAdopted,
     IntervalClosed,
     IntervalOpened,
-    LogOpened,
-    ModelEntry,
     StepClosed,
-    Verdict,
 )
 from targon.protocol import draws
 from targon.protocol.keys import Signer
 from targon.protocol.messages import Dialect, GenerateRequest
-from targon.protocol.primitives import SPEC_VERSION, AttemptNumber, Block, Hotkey, Interval
+from targon.protocol.primitives import AttemptNumber, Block, Hotkey, Interval
 from targon.protocol.profile import Profile
 from targon.protocol.schedule import interval_of
 from targon.protocol.tiers import TIERS, Tier
-from targon.transport import NeuronClient
-from targon.verification import Calibration, reason_about
+from targon.transport import Clock, NeuronClient
+from targon.verification import Calibration
 from targon.verifier.anchoring import Anchors
 from targon.verifier.asking import Asker, Moment, attempt_event
+from targon.verifier.axon import Serving, VerifierAxon
 from targon.verifier.book import Book
 from targon.verifier.challenges import Challenge, challenge_delay_s, make_challenge
 from targon.verifier.dialects import Offers, dialect_for
 from targon.verifier.journal import Journal
+from targon.verifier.metrics import VerifierMetrics
 from targon.verifier.neurons import comings_and_goings, draw_provers, provers_among
+from targon.verifier.opening import adopt_calibration, close_open_attempts, open_log
 from targon.verifier.ports import PrivateInputs, PrivateInputUnavailable
 from targon.verifier.settings import VerifierSettings
+from targon.verifier.watch import ChainWatch
 from targon.verifier.weights import WeightSetter
 
 logger = structlog.get_logger(__name__)
@@ -64,10 +65,6 @@ RETRY_S = 2.0
 
 INFO_BLOCKS = 25
 """Blocks between two looks at the subnet's settings."""
-
-
-class LogOfAnother(Exception):
-    """The log was begun by another verifier, for another network or under another profile."""
 
 
 class Verifier:
@@ -87,8 +84,19 @@ class Verifier:
         master_secret: bytes,
         random_bytes: Callable[[int], bytes],
         calibration: Calibration | None,
+        serving: Serving | None = None,
+        metrics_port: int | None = None,
+        registry: CollectorRegistry | None = None,
+        clock: Clock | None = None,
     ) -> None:
-        """``calibration``: for the engine's model on this engine; without one every verdict is inconclusive."""
+        """Build it; nothing is started.
+
+        Args:
+            calibration: for the engine's model on this engine; without one every verdict is inconclusive.
+            serving: where its axon serves; None: nothing is served, nor announced.
+            metrics_port: on 127.0.0.1; None: no metrics are served.
+            registry: where metrics go; a verifier's own by default, so that several can share a process.
+        """
         self._chain = chain
         self._journal = journal
         self._engine = engine
@@ -121,34 +129,68 @@ class Verifier:
         self._info: SubnetInfo | None = None
         self._info_until = Block(0)
         self._stop = anyio.Event()
+        monotonic_s, registry = (clock or Clock()).monotonic_s, registry or CollectorRegistry()
+        self._watch = ChainWatch(chain, self._hotkey, monotonic_s)
+        self._metrics = VerifierMetrics(
+            metrics_port, journal=journal, watch=self._watch, monotonic_s=monotonic_s, registry=registry
+        )
+        self._axon = VerifierAxon(
+            serving,
+            chain=chain,
+            signer=signer,
+            journal=journal,
+            identity=engine.identity,
+            watch=self._watch,
+            draining=self._stop.is_set,
+            registry=registry,
+        )
 
     def stop(self) -> None:
         """Ask :meth:`run` to end: the step that is running is abandoned, and nobody is charged for it."""
         self._stop.set()
 
-    async def run(self) -> None:
-        """Verify until :meth:`stop` is called.
+    async def run(self, *, task_status: TaskStatus[Axon | None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Verify until :meth:`stop` is called. Reports the axon once it answers; None if nothing is served.
 
         Raises:
+            PortInUse: before anything else is started.
             NotRegistered: if the hotkey has no UID on the subnet; its text has the command that helps.
             LogOfAnother: if the log is not this verifier's.
             ChainError: if the chain cannot be asked at the start.
             LedgerError: if the log cannot be written.
         """
-        self._info = info = await self._chain.info()
-        await self._chain.require_uid(self._hotkey)
-        await self._open_log(info)
-        await self._adopt_calibration()
-        await self._close_open_attempts("the verifier was restarted before it could judge the answer")
+        with self._axon.bound(), self._metrics.bound():
+            self._info = info = await self._chain.info()
+            await self._chain.require_uid(self._hotkey)
+            await self._watch.open()
+            identity = self._engine.identity
+            await open_log(
+                self._journal, verifier=self._hotkey, info=info, profile=self._profile, identity=identity
+            )
+            await adopt_calibration(self._journal, self._chain, identity, self._calibration)
+            await close_open_attempts(
+                self._journal, "the verifier was restarted before it could judge the answer"
+            )
+            async with anyio.create_task_group() as beside:
+                beside.start_soon(self._watch.run)
+                beside.start_soon(self._metrics.run)
+                task_status.started(await beside.start(self._axon.run))
+                await self._verify()
+                beside.cancel_scope.cancel()
+
+    async def _verify(self) -> None:
+        """Steps and what is put on chain, until :meth:`stop` is called; then no attempt is left open."""
         try:
             async with anyio.create_task_group() as group:
-                group.start_soon(self._each_block, self._step, "challenges")
+                group.start_soon(self._each_block, self._metrics.timed(self._step), "challenges")
                 group.start_soon(self._each_block, self._keep_on_chain, "weights and anchors")
                 await self._stop.wait()
                 group.cancel_scope.cancel()
         finally:
             with anyio.CancelScope(shield=True):
-                await self._close_open_attempts("the verifier was stopped before it could judge the answer")
+                await close_open_attempts(
+                    self._journal, "the verifier was stopped before it could judge the answer"
+                )
                 await self._journal.snapshot()
 
     async def _each_block(self, work: Callable[[Block, SubnetInfo], Awaitable[None]], what: str) -> None:
@@ -219,70 +261,6 @@ class Verifier:
         chosen = draw_provers(provers, standings, secret, block, self._settings.sample_size)
         await self._challenge(chosen, secret, block, info)
         await self._journal.append(StepClosed(block=block))
-
-    # -- the log's beginning and its loose ends --------------------------------------------------------
-
-    async def _open_log(self, info: SubnetInfo) -> None:
-        opened = self._journal.standings.opened
-        identity = self._engine.identity
-        if opened is None:
-            await self._journal.append(
-                LogOpened(
-                    spec_version=SPEC_VERSION,
-                    software=f"targon {__version__}",
-                    genesis=info.genesis,
-                    netuid=info.netuid,
-                    verifier=self._hotkey,
-                    profile=self._profile,
-                    models=(ModelEntry(name=identity.name, model_digest=identity.model_digest),),
-                )
-            )
-            return
-        for name, got, expected in (
-            ("verifier", opened.verifier, self._hotkey),
-            ("genesis", opened.genesis, info.genesis),
-            ("netuid", opened.netuid, info.netuid),
-            ("profile", opened.profile, self._profile),
-        ):
-            if got != expected:
-                raise LogOfAnother(
-                    f"the log was begun with {name} {got!s}, expected {expected!s}: "
-                    "give this verifier another --data.path, or its old settings"
-                )
-
-    async def _adopt_calibration(self) -> None:
-        """Say in the log what verdicts are judged by from here on."""
-        identity = self._engine.identity
-        if self._calibration is None:
-            logger.warning("no_calibration", model=identity.name, effect="every verdict will be inconclusive")
-            return
-        digest = self._calibration.digest()
-        if self._journal.standings.calibrations.get(identity.name) != digest:
-            await self._journal.append(
-                CalibrationAdopted(
-                    block=await self._chain.block(),
-                    model=identity.name,
-                    model_digest=identity.model_digest,
-                    calibration=digest,
-                )
-            )
-
-    async def _close_open_attempts(self, reason: str) -> None:
-        """Nobody is charged for an answer that was never judged."""
-        standings = self._journal.standings
-        verdicts = [
-            Verdict(
-                attempt=attempt,
-                outcome="inconclusive",
-                method="delivery",
-                score=0.0,
-                reason=reason_about(event.dialect, reason),
-                replied=False,
-            )
-            for attempt, event in sorted(standings.open_attempts.items())
-        ]
-        if verdicts or standings.step_open:
-            await self._journal.append(*verdicts, StepClosed(block=standings.block))
 
     # -- intervals -------------------------------------------------------------------------------------
 
@@ -366,6 +344,7 @@ class Verifier:
         tier = Tier.BRONZE if standing is None else standing.tier
         verdict, judgement = await self._asker.ask(request, axon, TIERS[tier].similarity_threshold)
         await self._book.record(verdict, judgement, request.prover)
+        self._metrics.judged(verdict)
         logger.info(
             "verdict",
             prover=request.prover,
