@@ -14,6 +14,7 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
+from targon.protocol.canonical import canonical_bytes
 from targon.protocol.errors import MalformedMessage
 from targon.protocol.messages import MAX_SAFE_INTEGER, Message
 from targon.protocol.primitives import Digest
@@ -76,8 +77,8 @@ class LogLine:
             raise MalformedMessage(
                 f"record {seq}: got the hash {hash_[:12]}…, expected {expected[:12]}…, that of its content"
             )
-        if not _is_object(event):
-            raise MalformedMessage(f"record {seq}: its event is no JSON object")
+        if not _is_canonical_object(event):
+            raise MalformedMessage(f"record {seq}: its event is no JSON object in canonical form (RFC 8785)")
         return cls(seq, prev, hash_, event)
 
 
@@ -90,8 +91,10 @@ class LogPageEnd(Message):
     """How many records may be had now."""
 
 
-def _is_object(event: bytes) -> bool:
+def _is_canonical_object(event: bytes) -> bool:
+    """Whether all readers read the same: no key twice, no other spelling of a number."""
     try:
-        return isinstance(json.loads(event), dict)
-    except (ValueError, RecursionError):
+        value = json.loads(event)
+        return isinstance(value, dict) and canonical_bytes(value) == event
+    except (ValueError, RecursionError, MalformedMessage):
         return False

@@ -53,7 +53,7 @@ class VerifierMetrics:
         self._monotonic_s = monotonic_s
         self._registry = registry
         self._socket: socket.socket | None = None
-        self._began_at = Block(0)
+        self._closed = Block(0)  # the newest block whose step closed; before any, the one that we began in
         self._unwritten: tuple[Head, float] | None = None
         self._handled = Counter(
             "targon_verifier_blocks_handled", "Blocks whose step closed.", registry=registry
@@ -76,6 +76,7 @@ class VerifierMetrics:
             started_s, before = self._monotonic_s(), self._journal.standings.stepped_block
             await step(block, info)
             if self._journal.standings.stepped_block > before:
+                self._closed = block
                 self._handled.inc()
                 self._seconds.observe(self._monotonic_s() - started_s)
 
@@ -100,7 +101,7 @@ class VerifierMetrics:
 
     async def run(self) -> None:
         """Show them until cancelled."""
-        self._began_at = self._watch.block
+        self._closed = max(self._closed, self._watch.block)
         if self._socket is not None:
             await serve(operations_app(self._registry, self.ailing), self._socket, limits=Limits())
 
@@ -129,8 +130,7 @@ class VerifierMetrics:
 
     def _stall(self) -> str | None:
         block = self._watch.block
-        closed = self._journal.standings.stepped_block
-        behind = block - max(closed, self._began_at)
+        behind = block - self._closed
         if behind <= STALLED_BLOCKS:
             return None
         return (

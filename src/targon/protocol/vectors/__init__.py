@@ -11,11 +11,13 @@ import json
 from collections.abc import Mapping
 
 from targon.protocol.errors import VectorMismatch
-from targon.protocol.vectors import economy, messages, sampling, text, tls
+from targon.protocol.vectors import disclosures, economy, messages, sampling, text, tls
 from targon.protocol.vectors.rule import Rule, compare, render
 
+_FILES = (messages, disclosures, tls, sampling, text, economy)
+
 RULES: Mapping[str, Rule] = {
-    rule.name: rule for rule in (*messages.RULES, *tls.RULES, *sampling.RULES, *text.RULES, *economy.RULES)
+    rule.name: rule for rules in _FILES for rule in rules.RULES
 }
 """Every rule by name; its file is ``NAME.json``."""
 
