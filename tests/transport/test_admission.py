@@ -16,6 +16,7 @@ from tests.transport.world import (
     CHARLIE,
     PROVER,
     VERIFIER,
+    Reply,
     TurnedClock,
     a_gate,
     head,
@@ -303,3 +304,46 @@ async def test_a_handler_that_breaks_is_answered_for_without_its_details() -> No
 
         assert (reply.status, reply.code) == (500, "internal")
         assert "secret" not in reply.body.decode()
+
+
+async def get(port: int, path: str, signed_path: str | None = None) -> Reply:
+    return await send_raw(
+        port, head(signed_headers(b"", method="GET", path=signed_path or path), method="GET", path=path)
+    )
+
+
+async def test_a_query_reaches_the_handler_of_a_route_that_takes_one() -> None:
+    async with a_gate() as gate:
+        assert (await get(gate.port, "/v1/log?start=7")).status == 200
+        assert (await get(gate.port, "/v1/log")).status == 200
+
+        assert [signed.query for signed in gate.handled] == ["start=7", ""]
+
+
+async def test_the_signature_covers_the_query() -> None:
+    async with a_gate() as gate:
+        reply = await get(gate.port, "/v1/log?start=8", signed_path="/v1/log?start=7")
+
+        assert (reply.status, reply.code, gate.handled) == (401, "bad_signature", [])
+
+
+async def test_a_path_whose_route_takes_no_query_is_none_with_one() -> None:
+    async with a_gate() as gate:
+        reply = await get(gate.port, "/v1/status?start=7")
+
+        assert (reply.status, reply.code, gate.handled) == (404, "no_such_path", [])
+
+
+async def test_queries_do_not_grow_the_metrics() -> None:
+    async with a_gate() as gate:
+        for number in range(3):
+            await get(gate.port, f"/v1/log?start={number}")
+
+        assert gate.registry.get_sample_value("targon_requests_admitted_total", {"path": "/v1/log"}) == 3
+
+
+async def test_a_query_counts_towards_the_size_of_the_headers() -> None:
+    async with a_gate(limits=Limits(max_header_bytes=2_000)) as gate:
+        reply = await get(gate.port, "/v1/log?start=" + "7" * 1_900)
+
+        assert (reply.status, reply.code) == (431, "headers_too_large")

@@ -141,6 +141,7 @@ async def a_gate(
         routes={
             "/v1/generate": Route("POST", handle, takes_body=True),
             "/v1/status": Route("GET", handle, takes_body=False),
+            "/v1/log": Route("GET", handle, takes_body=False, takes_query=True),
         },
         open_routes={"/healthz": b'{"status":"ok"}'},
         policy=policy,
