@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Awaitable, Callable
 
 import anyio
+import anyio.lowlevel
 
 from targon.protocol.errors import MalformedMessage
 from targon.protocol.primitives import Digest
@@ -20,6 +21,8 @@ PAGE_BYTES = 4 << 20
 MAX_RECORD_BYTES = 8 << 20
 """A record is never larger: the observations of the longest completion fit twice."""
 MAX_PAGE_BYTES = PAGE_BYTES + MAX_RECORD_BYTES
+CHECKED_AT_ONCE = 64
+"""Records that are checked before others have their turn."""
 TRIES = 6
 MAX_WAIT_S = 30.0
 """Longest wait between two tries, whatever the other side asks for."""
@@ -43,6 +46,8 @@ async def released_records(
             record = _record(axon, line, start, before)
             yield record
             start, before = record.seq + 1, record.hash
+            if start % CHECKED_AT_ONCE == 0:
+                await anyio.lowlevel.checkpoint()
         if end.next != start or end.released < end.next:
             raise BadResponse(
                 axon,
