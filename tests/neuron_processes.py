@@ -70,12 +70,10 @@ class Network:
         self, *more: str, engine: Sequence[str] | None = None
     ) -> AbstractContextManager[subprocess.Popen[bytes]]:
         flags = (
-            "--data.path",
-            str(self.folder / "verifier"),
-            "--profile",
-            "demo",
-            "--neuron.max_tokens",
-            "32",
+            *("--data.path", str(self.folder / "verifier")),
+            *("--axon.port", str(free_port())),
+            *("--profile", "demo"),
+            *("--neuron.max_tokens", "32"),
         )
         return self.running("verifier", "verifier", *flags, *more, engine=engine)
 

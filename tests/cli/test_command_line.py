@@ -145,7 +145,6 @@ def test_a_role_whose_chain_cannot_be_reached_says_which_it_wanted(capsys, tmp_p
     [
         ("prover", "--autoupdate.enabled"),
         ("verifier", "--database.host", "127.0.0.1"),
-        ("verifier", "--axon.port", "8092"),
     ],
 )
 def test_what_this_version_cannot_do_is_refused_and_not_forgotten(capsys, arguments):

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 
 import pytest
-from anyio.abc import SocketStream
+from anyio.abc import ByteStream
 
 from targon.protocol.primitives import Digest
 from targon.protocol.records import GENESIS_HASH, LogLine, record_hash
@@ -41,7 +41,7 @@ def in_turn(*answers: bytes) -> Script:
     """A script that gives each connection the next answer."""
     left = list(answers)
 
-    async def script(stream: SocketStream) -> None:
+    async def script(stream: ByteStream) -> None:
         await stream.send(left.pop(0))
 
     return script
@@ -168,7 +168,7 @@ async def test_a_verifier_that_stays_busy_is_given_up() -> None:
     ) + body
     asked = 0
 
-    async def script(stream: SocketStream) -> None:
+    async def script(stream: ByteStream) -> None:
         nonlocal asked
         asked += 1
         await stream.send(busy)

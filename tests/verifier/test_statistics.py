@@ -1,13 +1,10 @@
-"""How provers stand, in numbers; when they are said; and when a verifier gets nowhere."""
+"""How provers stand, in numbers, and when they are said."""
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, generate_latest
-
 from targon.ledger import Standings
 from targon.protocol.primitives import Block
-from targon.verifier import Progress, StatisticsCollector, StatisticsSchedule, statistics
-from targon.verifier.progress import STALLED_S
+from targon.verifier import StatisticsSchedule, statistics
 from tests.ledger.history import (
     ALICE,
     BOB,
@@ -68,25 +65,3 @@ def test_statistics_are_due_at_once_and_then_every_interval():
 def test_skipped_blocks_do_not_skip_the_statistics():
     schedule = StatisticsSchedule(10)
     assert [schedule.due(Block(block)) for block in (0, 9, 25, 30, 35)] == [True, False, True, False, True]
-
-
-def test_the_same_numbers_are_metrics():
-    standings = folded(History.begun(ALICE).step(1, *passes(ALICE, 2)).records)
-    registry = CollectorRegistry()
-    registry.register(StatisticsCollector(lambda: standings))
-    text = generate_latest(registry).decode()
-    for name, value in statistics(standings).items():
-        assert f"targon_verifier_{name} {float(value)}" in text
-
-
-def test_a_verifier_whose_log_stands_still_is_ailing_until_it_moves_again():
-    history = History.begun(ALICE).step(1, *passes(ALICE, 1))
-    now_s = 0.0
-    standings = folded(history.records)
-    progress = Progress(lambda: standings, lambda: now_s)
-    now_s = STALLED_S
-    assert progress.ailing() is None
-    now_s += 1.0
-    assert progress.ailing() == "no block was handled for 601 s; the last was 1"
-    standings = folded(history.step(2, *passes(ALICE, 1)).records)
-    assert progress.ailing() is None

@@ -90,6 +90,10 @@ class TgiOptions(Options):
         return self.tgi_endpoint if "tgi_endpoint" in self.model_fields_set else ""
 
 
+Tls = Literal["auto", "on", "off"]
+"""Whether a connection is encrypted; auto: unless it stays on this machine."""
+
+
 class AxonOptions(Options):
     """Where the neuron listens, and what address it announces."""
 
@@ -101,10 +105,8 @@ class AxonOptions(Options):
     """Address to announce on chain, where it differs (behind NAT, say)."""
     external_port: int = Field(0, ge=0, le=65_535)
     """Port to announce on chain, where it differs; 0: the one listened at."""
-
-
-Tls = Literal["auto", "on", "off"]
-"""Whether a connection is encrypted; auto: unless it stays on this machine."""
+    tls: Tls = "auto"
+    """Encrypt what callers send and get; auto: unless the announced address is loopback."""
 
 
 class LoggingOptions(Options):

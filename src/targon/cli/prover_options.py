@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-from targon.cli.options import AxonOptions, Options, RoleOptions, TgiOptions, Tls
-
-
-class ProverAxonOptions(AxonOptions):
-    """Where the prover listens, and what address it announces."""
-
-    tls: Tls = "auto"
-    """Encrypt what verifiers send and get; auto: unless the announced address is loopback."""
+from targon.cli.options import AxonOptions, Options, RoleOptions, TgiOptions
 
 
 class BlacklistOptions(Options):
@@ -31,6 +24,6 @@ class ProverNeuronOptions(TgiOptions):
 class ProverOptions(RoleOptions):
     """Serve a model to verifiers."""
 
-    axon: ProverAxonOptions = ProverAxonOptions()
+    axon: AxonOptions = AxonOptions()
     blacklist: BlacklistOptions = BlacklistOptions()
     neuron: ProverNeuronOptions = ProverNeuronOptions()

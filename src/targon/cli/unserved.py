@@ -16,7 +16,6 @@ def refuse_unserved(options: RoleOptions) -> None:
     asked = {"--autoupdate.enabled": options.autoupdate.enabled}
     if isinstance(options, VerifierOptions):
         asked["--database.*"] = options.database.given
-        asked["--axon.*"] = bool(options.axon.model_fields_set) and not options.neuron.axon_off
     for flag, is_asked in asked.items():
         if is_asked:
             raise CommandError(f"{flag}: got it, expected it left away: this version cannot do it yet")

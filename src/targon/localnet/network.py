@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,11 +103,12 @@ async def open_network(settings: Settings) -> AsyncGenerator[Network, None]:
     async with AsyncExitStack() as stack:
         stack.push_async_callback(chain.aclose)
         verifiers = await anyio.to_thread.run_sync(_enrol_verifiers, settings, chain)
-        seats = await _seat_players(settings, chain, players)
+        ports = free_ports(len(players) + settings.verifiers)
+        seats = await _seat_players(settings, chain, players, ports)
         processes = []
         # A socket's path may have 100 characters at most; that of the network's own folder may be longer.
         sockets = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="targon-")))
-        for name, module, arguments in _commands(settings, seats, sockets):
+        for name, module, arguments in _commands(settings, seats, sockets, ports[len(players) :]):
             processes.append(await stack.enter_async_context(running(name, module, arguments, settings.path)))
         yield Network(settings, chain, seats, verifiers, tuple(processes))
 
@@ -136,10 +137,10 @@ def _enrol_verifiers(settings: Settings, chain: EmbeddedChain) -> tuple[Hotkey, 
 
 
 async def _seat_players(
-    settings: Settings, chain: EmbeddedChain, players: tuple[Player, ...]
+    settings: Settings, chain: EmbeddedChain, players: tuple[Player, ...], ports: Sequence[int]
 ) -> tuple[Seat, ...]:
     seats = []
-    for player, port in zip(players, free_ports(len(players)), strict=True):
+    for player, port in zip(players, ports, strict=False):
         keypair = await anyio.to_thread.run_sync(_make_key, settings, player.name)
         uid = await anyio.to_thread.run_sync(chain.register, keypair)
         if player.engine is None:
@@ -154,7 +155,9 @@ def _make_key(settings: Settings, name: str) -> Keypair:
     return wallet.hotkey
 
 
-def _commands(settings: Settings, seats: tuple[Seat, ...], sockets: Path) -> list[tuple[str, str, list[str]]]:
+def _commands(
+    settings: Settings, seats: tuple[Seat, ...], sockets: Path, verifier_ports: Sequence[int]
+) -> list[tuple[str, str, list[str]]]:
     """(name, module, arguments) of every process: engines first, since they take longest to be ready."""
     engines = sorted({seat.player.engine for seat in seats if seat.player.engine is not None})
     # The verifier's engine works while the provers' are idle, and has the machine; those share it.
@@ -162,7 +165,7 @@ def _commands(settings: Settings, seats: tuple[Seat, ...], sockets: Path) -> lis
     commands = [_engine("reference", "fp32", sockets, threads=cores)]
     commands += [_engine(name, name, sockets, threads=max(1, cores // len(engines))) for name in engines]
     commands += [_prover(settings, seat, sockets) for seat in seats if seat.player.engine is not None]
-    commands += [_verifier(settings, number, sockets) for number in range(settings.verifiers)]
+    commands += [_verifier(settings, number, sockets, port) for number, port in enumerate(verifier_ports)]
     return commands
 
 
@@ -214,13 +217,14 @@ def _prover(settings: Settings, seat: Seat, sockets: Path) -> tuple[str, str, li
     return player.name, "targon.localnet.cheating_prover", flags
 
 
-def _verifier(settings: Settings, number: int, sockets: Path) -> tuple[str, str, list[str]]:
+def _verifier(settings: Settings, number: int, sockets: Path, port: int) -> tuple[str, str, list[str]]:
     return (
         f"verifier-{number + 1}",
         "targon.cli",
         [
             "verifier",
             *_common(settings, f"verifier-{number + 1}", _socket(sockets, "reference")),
+            *("--axon.port", str(port)),
             *("--data.path", str(data_folder(settings, number))),
             *("--profile", settings.profile.name),
             *("--neuron.sample_size", str(settings.sample_size)),

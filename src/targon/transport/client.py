@@ -390,7 +390,9 @@ def _url(axon: Endpoint, target: str, receiver: Hotkey, tls: Tls) -> tuple[URL, 
         ipaddress.ip_address(axon.host)
         peer = peer_name(receiver) if speaks_tls(tls, axon.host) else None
         path, _, query = target.partition("?")
-        url = URL.build(scheme="http" if peer is None else "https", host=axon.host, port=axon.port).with_path(path)
+        url = URL.build(scheme="http" if peer is None else "https", host=axon.host, port=axon.port).with_path(
+            path
+        )
         return (url.with_query(query) if query else url), peer
     except ValueError as error:
         raise Unreachable(axon, f"not an address to call: {error}") from error

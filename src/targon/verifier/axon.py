@@ -17,7 +17,18 @@ from targon.engines import ModelIdentity
 from targon.ledger import Log
 from targon.protocol.keys import Signer
 from targon.protocol.primitives import Hotkey
-from targon.transport import Allowance, Gate, Limits, Route, bind, bound_port, serve
+from targon.transport import (
+    Allowance,
+    Gate,
+    Limits,
+    Route,
+    ServerTls,
+    Tls,
+    bind,
+    bound_port,
+    serve,
+    speaks_tls,
+)
 from targon.verifier.journal import Journal
 from targon.verifier.service import VerifierService
 from targon.verifier.watch import ChainWatch
@@ -47,6 +58,8 @@ class AxonSettings:
     """The address that is announced on the chain; by default ``host``."""
     external_port: int | None = None
     """The port that is announced; by default the one that is listened at."""
+    tls: Tls = "auto"
+    """Whether it is served over TLS; auto: unless the announced address is loopback."""
     limits: Limits = field(default_factory=_limits)
 
 
@@ -113,12 +126,13 @@ class VerifierAxon:
             task_status.started(None)
             return
         sock, axon = self._bound
-        limits = self._serving.axon.limits
+        settings = self._serving.axon
         gate = self._gate(self._serving)
+        tls = ServerTls(self._signer) if speaks_tls(settings.tls, axon.host) else None
         async with anyio.create_task_group() as tasks:
-            await tasks.start(lambda task_status: _serve(gate, sock, limits, task_status))
+            await tasks.start(lambda task_status: _serve(gate, sock, settings.limits, tls, task_status))
             tasks.start_soon(self._keep_announced, Announcer(self._chain, self._signer, axon))
-            logger.info("verifier_serves", axon=str(axon))
+            logger.info("verifier_serves", axon=str(axon), tls=tls is not None)
             task_status.started(axon)
 
     def _gate(self, serving: Serving) -> Gate:
@@ -154,5 +168,7 @@ class VerifierAxon:
             await announcer.look(self._watch.me, self._watch.block)
 
 
-async def _serve(gate: Gate, sock: socket.socket, limits: Limits, task_status: TaskStatus[None]) -> None:
-    await serve(gate, sock, limits=limits, task_status=task_status)
+async def _serve(
+    gate: Gate, sock: socket.socket, limits: Limits, tls: ServerTls | None, task_status: TaskStatus[None]
+) -> None:
+    await serve(gate, sock, limits=limits, tls=tls, task_status=task_status)

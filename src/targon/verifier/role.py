@@ -51,6 +51,7 @@ from targon.verifier.neurons import comings_and_goings, draw_provers, provers_am
 from targon.verifier.opening import adopt_calibration, close_open_attempts, open_log
 from targon.verifier.ports import PrivateInputs, PrivateInputUnavailable
 from targon.verifier.settings import VerifierSettings
+from targon.verifier.statistics import StatisticsSchedule, statistics
 from targon.verifier.watch import ChainWatch
 from targon.verifier.weights import WeightSetter
 
@@ -126,6 +127,7 @@ class Verifier:
             disabled=settings.disable_set_weights,
         )
         self._anchors = Anchors(chain, journal, signer)
+        self._statistics = StatisticsSchedule(settings.compute_stats_interval)
         self._info: SubnetInfo | None = None
         self._info_until = Block(0)
         self._stop = anyio.Event()
@@ -261,6 +263,8 @@ class Verifier:
         chosen = draw_provers(provers, standings, secret, block, self._settings.sample_size)
         await self._challenge(chosen, secret, block, info)
         await self._journal.append(StepClosed(block=block))
+        if self._statistics.due(block):
+            logger.info("statistics", **statistics(self._journal.standings))
 
     # -- intervals -------------------------------------------------------------------------------------
 

@@ -28,6 +28,8 @@ class VerifierSettings(BaseModel):
     """Shortest challenge, in tokens."""
     max_tokens: int = Field(128, ge=32)
     """Longest challenge, in tokens."""
+    compute_stats_interval: int = Field(360, ge=1)
+    """Blocks between two lines of statistics in the log output."""
     query_tokens: int = Field(12, ge=4, le=256)
     """Longest query, in tokens."""
     timeout: float = Field(60.0, gt=0.0)

@@ -1,14 +1,9 @@
-"""How a verifier's provers stand, in numbers: a line in the log output every so many blocks, and metrics.
+"""How a verifier's provers stand, in numbers: a line in the log output every so many blocks.
 
 All of it is read off the standings, so that whoever folds the log gets the same numbers.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable, Iterable
-
-from prometheus_client.core import GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
 
 from targon.ledger import Standings
 from targon.protocol.primitives import Block
@@ -58,22 +53,6 @@ def statistics(standings: Standings) -> dict[str, float]:
     if standings.weights_block is not None:
         found["blocks_since_weights"] = max(0, standings.block - standings.weights_block)
     return found
-
-
-class StatisticsCollector(Collector):
-    """The statistics as metrics, read when somebody looks.
-
-    Args:
-        standings: those of now.
-    """
-
-    def __init__(self, standings: Callable[[], Standings]) -> None:
-        self._standings = standings
-
-    def collect(self) -> Iterable[Metric]:
-        for name, value in statistics(self._standings()).items():
-            words = name.replace("_", " ")
-            yield GaugeMetricFamily(f"targon_verifier_{name}", f"From the log: {words}.", value=value)
 
 
 def _mean(values: list[float]) -> float:

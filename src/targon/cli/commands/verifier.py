@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import time
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from targon.cli.engine import check_reference, opened_engine
 from targon.cli.errors import CommandError
 from targon.cli.keys import open_hotkey
 from targon.cli.logging import configure_logging
-from targon.cli.operations import bound_operations, named_registry, served_operations
+from targon.cli.operations import named_registry
 from targon.cli.signals import run_until_signalled
 from targon.cli.unserved import refuse_unserved
 from targon.cli.verifier_options import VerifierOptions
@@ -30,10 +29,10 @@ from targon.protocol.profile import PROFILES
 from targon.transport import Deadlines, NeuronClient
 from targon.verification import Calibration, CalibrationError, find_calibration
 from targon.verifier import (
+    AxonSettings,
     Journal,
     PrivateInputUnavailable,
-    Progress,
-    StatisticsCollector,
+    Serving,
     Verifier,
     VerifierSettings,
 )
@@ -61,6 +60,18 @@ def settings_of(options: VerifierOptions) -> VerifierSettings:
         vpermit_tao_limit=options.neuron.vpermit_tao_limit,
         min_tokens=options.neuron.min_tokens,
         max_tokens=options.neuron.max_tokens,
+        compute_stats_interval=options.neuron.compute_stats_interval,
+    )
+
+
+def axon_of(options: VerifierOptions) -> AxonSettings:
+    """Where it serves."""
+    return AxonSettings(
+        host=options.axon.ip,
+        port=options.axon.port,
+        external_host=options.axon.external_ip or None,
+        external_port=options.axon.external_port or None,
+        tls=options.axon.tls,
     )
 
 
@@ -73,20 +84,23 @@ def deadlines_of(options: VerifierOptions) -> Deadlines:
 async def _verify(options: VerifierOptions, signer: Keypair) -> None:
     folder = options.data.path.expanduser()
     async with AsyncExitStack() as stack:
-        operations = stack.enter_context(bound_operations(options.metrics))
         chain = await anyio.to_thread.run_sync(open_chain, options.subtensor.endpoint, options.netuid)
         stack.push_async_callback(chain.aclose)
         secret = await anyio.to_thread.run_sync(master_secret, folder)
         log = await SqliteLog.open(folder / "log.sqlite")
         stack.push_async_callback(log.aclose)
+        serving = None
+        if not options.neuron.axon_off:
+            readable = await SqliteLog.open(folder / "log.sqlite", read_only=True)
+            stack.push_async_callback(readable.aclose)
+            serving = Serving(log=readable, axon=axon_of(options))
         engine = await stack.enter_async_context(
             opened_engine(options.engine, options.neuron.given_tgi_endpoint)
         )
         check_reference(engine)
-        journal = await Journal.open(log)
         verifier = Verifier(
             chain=chain,
-            journal=journal,
+            journal=await Journal.open(log),
             engine=engine,
             calibration=await anyio.to_thread.run_sync(_find_calibration, options, engine.identity),
             client=await stack.enter_async_context(
@@ -100,11 +114,10 @@ async def _verify(options: VerifierOptions, signer: Keypair) -> None:
             settings=settings_of(options),
             master_secret=secret,
             random_bytes=os.urandom,
+            serving=serving,
+            metrics_port=options.metrics.port or None,
+            registry=named_registry("verifier", "verifier"),
         )
-        registry = named_registry("verifier", "verifier")
-        registry.register(StatisticsCollector(lambda: journal.standings))
-        progress = Progress(lambda: journal.standings, time.monotonic)
-        await stack.enter_async_context(served_operations(operations, registry, progress.ailing))
         await run_until_signalled(verifier.run, verifier.stop)
 
 

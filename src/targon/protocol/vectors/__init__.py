@@ -16,9 +16,7 @@ from targon.protocol.vectors.rule import Rule, compare, render
 
 _FILES = (messages, disclosures, tls, sampling, text, economy)
 
-RULES: Mapping[str, Rule] = {
-    rule.name: rule for rules in _FILES for rule in rules.RULES
-}
+RULES: Mapping[str, Rule] = {rule.name: rule for rules in _FILES for rule in rules.RULES}
 """Every rule by name; its file is ``NAME.json``."""
 
 
