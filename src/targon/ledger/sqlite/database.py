@@ -14,13 +14,12 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 from urllib.parse import quote
 
 from targon.ledger.errors import CorruptLog, LogUnavailable
-from targon.ledger.events import UnknownEvent, parse_event
-from targon.ledger.port import EMPTY, Head, Record, record_hash
-from targon.protocol.primitives import Digest
+from targon.ledger.port import EMPTY
+from targon.ledger.row import Row
 
 APPLICATION_ID: Final = 0x5452474E
 """``TRGN`` in the file's header: this SQLite file is a log."""
@@ -42,34 +41,6 @@ _ROWS = """
 SELECT seq, CAST(prev AS BLOB), CAST(hash AS BLOB), CAST(event AS BLOB) FROM records
 WHERE seq >= ? AND seq < ? ORDER BY seq
 """
-
-
-class Row(NamedTuple):
-    """A record as it is stored."""
-
-    seq: int
-    prev: bytes
-    hash: bytes
-    event: bytes
-
-    def problem(self, before: Head) -> str | None:
-        """What is wrong with it as the record after a head; None if nothing is."""
-        if self.seq != before.seq + 1:
-            return f"it is missing: the next one is record {self.seq}"
-        if self.prev != before.hash.encode():
-            return f"it follows {self.prev[:12]!r}…, expected {before.hash[:12]}…"
-        if record_hash(self.seq, before.hash, self.event).encode() != self.hash:
-            return f"its content is not what its hash {self.hash[:12]!r}… says"
-        return None
-
-    def record(self) -> Record:
-        try:
-            event = parse_event(self.event)
-        except UnknownEvent as error:
-            raise CorruptLog(
-                self.seq, f"it is whole, but no event that this software knows: {error}"
-            ) from error
-        return Record(self.seq, Digest(self.prev.decode()), Digest(self.hash.decode()), event)
 
 
 class Unreadable(CorruptLog):

@@ -17,6 +17,7 @@ import structlog
 from targon.ledger.errors import CorruptLog, HeadMoved, InvalidHistory, LogUnavailable
 from targon.ledger.events import Event
 from targon.ledger.port import EMPTY, Head, Record, Snapshot, chained
+from targon.ledger.row import checked
 from targon.ledger.sqlite.database import (
     Unreadable,
     WriterLock,
@@ -131,16 +132,7 @@ class LogFile:
             end = min(start + limit, head.seq + 1, head.seq + 1 if stop is None else stop)
             if start >= end:
                 return []
-            before = self._head_at(start - 1)
-            records = []
-            for row in rows(self._db, start, end):
-                if problem := row.problem(before):
-                    raise CorruptLog(before.seq + 1, problem)
-                records.append(row.record())
-                before = Head(row.seq, records[-1].hash)
-            if before.seq + 1 != end:
-                raise CorruptLog(before.seq + 1, f"it is missing: the log goes on to record {head.seq}")
-            return records
+            return checked(rows(self._db, start, end), self._head_at(start - 1), end, head)
 
     def _head(self) -> Head:
         rows = self._db.execute("SELECT seq, hash FROM log").fetchall()

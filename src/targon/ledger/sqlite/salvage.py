@@ -19,7 +19,8 @@ import structlog
 
 from targon.ledger.errors import CorruptLog, LogUnavailable
 from targon.ledger.port import EMPTY, Head
-from targon.ledger.sqlite.database import Row, Unreadable, connect, create_tables, rows
+from targon.ledger.row import Row
+from targon.ledger.sqlite.database import Unreadable, connect, create_tables, rows
 from targon.protocol.primitives import Digest
 
 logger = structlog.get_logger(__name__)
