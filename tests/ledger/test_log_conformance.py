@@ -1,8 +1,8 @@
-"""What every adapter of the log port must do. A new adapter joins by a line in ADAPTERS."""
+"""What every adapter of the log port must do; see worlds.py for the adapters."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
 
@@ -28,27 +28,14 @@ from targon.ledger.port import EMPTY
 from targon.protocol.canonical import digest
 from targon.protocol.errors import MalformedMessage
 from tests.ledger.history import ALICE, BOB, History, folded, step_closed, verdict
+from tests.ledger.worlds import World
 
 pytestmark = pytest.mark.anyio
 
-Opener = Callable[[], Awaitable[Log]]
-
-
-def sqlite(folder: Path) -> Opener:
-    return lambda: SqliteLog.open(folder / "log.sqlite3")
-
-
-ADAPTERS = {"sqlite": sqlite}
-
-
-@pytest.fixture(params=ADAPTERS)
-def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
-    return ADAPTERS[request.param](tmp_path)
-
 
 @pytest.fixture
-async def log(opener: Opener) -> AsyncIterator[Log]:
-    async with aclosing(await opener()) as log:
+async def log(world: World) -> AsyncIterator[Log]:
+    async with world.open() as log:
         yield log
 
 
@@ -167,25 +154,59 @@ async def test_concurrent_appends_never_fork(log: Log) -> None:
     assert len(await everything(log)) == 1
 
 
-async def test_a_log_is_there_again_when_it_is_opened_again(opener: Opener) -> None:
-    async with aclosing(await opener()) as log:
+async def test_a_log_is_there_again_when_it_is_opened_again(world: World) -> None:
+    async with world.open() as log:
         records = await log.append(story(), expected=EMPTY)
-    async with aclosing(await opener()) as log:
+    async with world.open() as log:
         assert await everything(log) == records
 
 
-async def test_one_log_has_one_writer(opener: Opener, log: Log) -> None:
+async def test_one_log_has_one_writer(world: World, log: Log) -> None:
     await log.append(story(), expected=EMPTY)
     with pytest.raises(LogUnavailable, match="expected no other writer"):
-        await opener()
+        async with world.open():
+            pass
 
 
-async def test_a_closed_log_says_so(opener: Opener) -> None:
-    log = await opener()
-    await log.aclose()
-    await log.aclose()
-    with pytest.raises(LogUnavailable, match="was closed"):
-        await log.head()
+async def test_a_log_is_read_beside_its_writer(world: World, log: Log) -> None:
+    records = await log.append(story(), expected=EMPTY)
+    async with world.open(read_only=True) as reader:
+        assert await everything(reader) == records
+        more = await log.append([step_closed(99)], expected=await log.head())
+        assert await everything(reader, more[0].seq) == more
+
+
+async def test_a_log_that_is_not_there_cannot_be_read(world: World) -> None:
+    with pytest.raises(LogUnavailable, match="there is no log at"):
+        async with world.open(read_only=True):
+            pass
+
+
+async def test_a_log_that_was_opened_for_reading_cannot_be_written(world: World, log: Log) -> None:
+    await log.append(story(), expected=EMPTY)
+    async with world.open(read_only=True) as reader:
+        head = await reader.head()
+        with pytest.raises(LogUnavailable, match="cannot write the log"):
+            await reader.append([step_closed(99)], expected=head)
+        with pytest.raises(LogUnavailable, match="cannot write the log"):
+            await reader.save_snapshot(Snapshot(head, b"{}"))
+    assert await log.head() == head
+
+
+async def test_a_closed_log_says_so(world: World) -> None:
+    async with world.open() as log:
+        await log.aclose()
+        await log.aclose()
+        with pytest.raises(LogUnavailable, match="was closed"):
+            await log.head()
+        with pytest.raises(LogUnavailable, match="was closed"):
+            await log.append([step_closed(1)], expected=EMPTY)
+
+
+async def test_an_error_of_whoever_uses_a_log_comes_out_as_it_is(world: World) -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with world.open():
+            raise ZeroDivisionError
 
 
 async def test_the_newest_snapshot_is_found(log: Log) -> None:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import aclosing
-from pathlib import Path
 
 import pytest
 
-from targon.ledger import Entry, SqliteLog, UnknownProver, explain
+from targon.ledger import Entry, Log, UnknownProver, explain
 from targon.ledger.port import EMPTY
 from targon.protocol.primitives import Hotkey, Uid
 from tests.ledger.history import (
@@ -25,6 +23,7 @@ from tests.ledger.history import (
     verdict,
     weights_set,
 )
+from tests.ledger.worlds import World
 
 pytestmark = pytest.mark.anyio
 
@@ -47,8 +46,8 @@ def a_life() -> History:
 
 
 @pytest.fixture
-async def log(path: Path) -> AsyncIterator[SqliteLog]:
-    async with aclosing(await SqliteLog.open(path)) as log:
+async def log(world: World) -> AsyncIterator[Log]:
+    async with world.open() as log:
         await log.append(a_life().events, expected=EMPTY)
         yield log
 
@@ -57,17 +56,17 @@ def lines(entries: list[Entry]) -> list[str]:
     return [f"{entry.block} {entry.kind}: {entry.text}" for entry in entries]
 
 
-async def test_native_work_is_told_to_count_for_nothing(path: Path) -> None:
+async def test_native_work_is_told_to_count_for_nothing(world: World) -> None:
     history = History.begun(ALICE)
     number = history.next
     history.add(attempt(ALICE, 1, dialect="native"), verdict(number), step_closed(1))
-    async with aclosing(await SqliteLog.open(path)) as log:
+    async with world.open() as log:
         await log.append(history.events, expected=EMPTY)
         told = lines(await explain(log, ALICE))
     assert any(line.startswith("1 verdict") and line.endswith("counts for nothing") for line in told)
 
 
-async def test_a_life_is_told_verdict_by_verdict(log: SqliteLog) -> None:
+async def test_a_life_is_told_verdict_by_verdict(log: Log) -> None:
     assert lines(await explain(log, ALICE)) == [
         "0 joined: joined as UID 0, a new hotkey",
         "1 verdict: challenge passed (exact): 64 of 64 tokens equal; earns +0.333",
@@ -89,7 +88,7 @@ async def test_a_life_is_told_verdict_by_verdict(log: SqliteLog) -> None:
     ]
 
 
-async def test_a_weight_of_zero_says_which_score_it_comes_from(log: SqliteLog) -> None:
+async def test_a_weight_of_zero_says_which_score_it_comes_from(log: Log) -> None:
     weights = [entry.text for entry in await explain(log, BOB) if entry.kind == "weight"]
     assert weights[1] == "weight 0 of 65535: on probation"
     head = await log.head()
@@ -103,18 +102,18 @@ async def test_a_weight_of_zero_says_which_score_it_comes_from(log: SqliteLog) -
     assert weights[-1] == "weight 0 of 65535: score 0.0000"
 
 
-async def test_a_uid_means_its_holder_now(log: SqliteLog) -> None:
+async def test_a_uid_means_its_holder_now(log: Log) -> None:
     assert await explain(log, SEVEN) == await explain(log, ALICE)
     assert await explain(log, ZERO) == await explain(log, CAROL)
 
 
-async def test_a_uid_that_nobody_holds_means_the_last_that_did(log: SqliteLog) -> None:
+async def test_a_uid_that_nobody_holds_means_the_last_that_did(log: Log) -> None:
     head = await log.head()
     await log.append([left(BOB, 1, 30)], expected=head)
     assert await explain(log, ONE) == await explain(log, BOB)
 
 
-async def test_the_entries_name_their_records(log: SqliteLog) -> None:
+async def test_the_entries_name_their_records(log: Log) -> None:
     for entry in await explain(log, ALICE):
         (record,) = [record async for record in log.read(entry.seq, entry.seq + 1)]
         kinds = {"joined": "prover_joined", "left": "prover_left", "score": "step_closed"}
@@ -122,7 +121,7 @@ async def test_the_entries_name_their_records(log: SqliteLog) -> None:
         assert record.event.kind == kinds[entry.kind]
 
 
-async def test_who_is_unknown_is_said(log: SqliteLog) -> None:
+async def test_who_is_unknown_is_said(log: Log) -> None:
     with pytest.raises(UnknownProver, match="got UID 99, expected one that a prover holds or held: 0, 1, 7"):
         await explain(log, Uid(99))
     with pytest.raises(UnknownProver, match="expected one that held a UID in this log"):

@@ -1,22 +1,23 @@
 """A process that appends to a log as fast as it can, and says after each append which record is on disk.
 
-test_crash.py runs it, and kills it.
+test_crash.py runs it, and kills it, or its Redis. It is told on its first line of input where the log is.
 """
 
 from __future__ import annotations
 
 import sys
-from contextlib import aclosing
-from pathlib import Path
 
 import anyio
+import anyio.to_thread
+import structlog
 
-from targon.ledger import Event, Head, SqliteLog, Standings, replay
+from targon.ledger import Event, Head, Log, Standings, replay
 from tests.ledger.history import ALICE, BOB, History, attempt, step_closed, verdict
+from tests.ledger.worlds import World, world_of
 
 
 class Writer:
-    def __init__(self, log: SqliteLog, standings: Standings) -> None:
+    def __init__(self, log: Log, standings: Standings) -> None:
         self._log = log
         self._standings = standings
 
@@ -24,8 +25,7 @@ class Writer:
         for record in await self._log.append(events, expected=self._standings.head):
             self._standings.apply(record)
         head = self._standings.head
-        sys.stdout.write(f"{head.seq} {head.hash}\n")
-        sys.stdout.flush()
+        await anyio.to_thread.run_sync(_say, f"{head.seq} {head.hash}\n")
 
     async def recover(self) -> None:
         """Close what a crash left open, without charging anybody."""
@@ -46,8 +46,14 @@ class Writer:
             await self.append(step_closed(block))
 
 
-async def main(path: Path) -> None:
-    async with aclosing(await SqliteLog.open(path)) as log:
+def _say(line: str) -> None:
+    """In a thread: whoever listens may be slow, and a lease must be renewed."""
+    sys.stdout.write(line)
+    sys.stdout.flush()
+
+
+async def main(world: World) -> None:
+    async with world.open() as log:
         writer = Writer(log, await replay(log))
         await writer.recover()
         await writer.work()
@@ -60,4 +66,5 @@ def acknowledged(line: str) -> Head:
 
 
 if __name__ == "__main__":
-    anyio.run(main, Path(sys.argv[1]))
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    anyio.run(main, world_of(sys.stdin.readline()))

@@ -4,6 +4,8 @@ The log is an append-only, hash-chained record of events, and the only truth: ti
 weights are a pure fold of it (:class:`Standings`), snapshots only save time. This room must never decide
 what happened (verdicts come from `verification`), never talk to a network, and never change or drop a
 record that was acknowledged, other than a last one that is torn.
+
+The Redis adapter is :mod:`targon.ledger.redis`, which only who uses it imports: its client loads slowly.
 """
 
 from targon.ledger.errors import (
@@ -12,6 +14,7 @@ from targon.ledger.errors import (
     InvalidHistory,
     LedgerError,
     LogUnavailable,
+    MigrationRefused,
     UnknownProver,
 )
 from targon.ledger.events import (
@@ -39,6 +42,7 @@ from targon.ledger.events import (
     parse_event,
 )
 from targon.ledger.fold import Standings, catch_up, replay
+from targon.ledger.migrate import Migrated, migrate
 from targon.ledger.port import GENESIS_HASH, Head, Log, Record, Snapshot, chain_records, log_line, record_hash
 from targon.ledger.sqlite import SqliteLog
 from targon.ledger.standing import Conviction, LastVerdict, Proposal, ProverStanding
@@ -65,6 +69,8 @@ __all__ = [
     "Log",
     "LogOpened",
     "LogUnavailable",
+    "Migrated",
+    "MigrationRefused",
     "ModelEntry",
     "Outcome",
     "Proposal",
@@ -88,6 +94,7 @@ __all__ = [
     "chain_records",
     "explain",
     "log_line",
+    "migrate",
     "parse_event",
     "record_hash",
     "replay",

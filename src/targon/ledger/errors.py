@@ -7,7 +7,8 @@ LedgerError
 ├── InvalidHistory  records that are whole but cannot follow one another
 ├── UnusableSnapshot  a snapshot that this software cannot go on from
 ├── UnknownEvent    bytes that are no event of a version this software knows
-└── UnknownProver   a UID or hotkey of which the log says nothing
+├── UnknownProver   a UID or hotkey of which the log says nothing
+└── MigrationRefused  a log that cannot be copied there, or not now
 """
 
 from __future__ import annotations
@@ -63,6 +64,10 @@ class InvalidHistory(LedgerError):
 
 class UnknownProver(LedgerError):
     """A UID or hotkey of which the log says nothing."""
+
+
+class MigrationRefused(LedgerError):
+    """A log that cannot be copied to where another is, or while it is being written."""
 
 
 class UnusableSnapshot(LedgerError):

@@ -73,23 +73,30 @@ class Writer:
         Raises:
             LogUnavailable: if another process is writing to it.
         """
-        remaining = float("inf")
-        while True:
-            arguments = (self._token, self._lease, _LEASE_MS, SCHEMA_VERSION, self._identity, "create")
-            word, *values = await schema.TAKE.run(client, *arguments)
-            if word == b"taken":
-                self._before, identity = values
-                self._identity = identity.decode()
-                return
-            holder, left = values[0], int(values[1])
-            if left < 0 or left > remaining:
-                raise self._held_by(holder)
-            remaining = left
-            await anyio.sleep(_POLL_S)
+        _, before, identity = await self._wait_and_take(client, "create")
+        self._before, self._identity = before, identity.decode()
 
     def begin(self, head: Head) -> None:
         """Go on from a log's end, after its chain was checked."""
         self._tail = Tail(head)
+
+    async def _wait_and_take(self, client: Redis, *more: bytes | str) -> list[bytes]:
+        """What TAKE says, once no lease is in its way.
+
+        Raises:
+            LogUnavailable: if another process renews its lease.
+        """
+        remaining = float("inf")
+        while True:
+            arguments = (self._token, self._lease, _LEASE_MS, SCHEMA_VERSION, self._identity)
+            said = await schema.TAKE.run(client, *arguments, *more)
+            if said[0] != b"held":
+                return said
+            holder, left = said[1], int(said[2])
+            if left < 0 or left > remaining:
+                raise self._held_by(holder)
+            remaining = left
+            await anyio.sleep(_POLL_S)
 
     async def release(self, client: Redis) -> None:
         """Let another writer begin at once."""
@@ -179,13 +186,7 @@ class Writer:
     async def _take_again(self, client: Redis) -> None:
         """Take the log after Redis lost that this writer had taken it (or its lease ran out, and nobody came)."""
         may_create = "create" if self._tail.before == EMPTY else "no"
-        word, *values = await schema.TAKE.run(
-            client,
-            *(self._token, self._lease, _LEASE_MS, SCHEMA_VERSION, self._identity),
-            *(may_create, self._before),
-        )
-        if word == b"held":
-            raise self._held_by(values[0])
+        word, *_ = await self._wait_and_take(client, may_create, self._before)
         if word == b"fenced":
             raise self._replaced()
         if word != b"taken":
