@@ -65,7 +65,7 @@ class RedisServer:
         return (self._folder / "redis.log").read_text("utf-8")
 
     def start(self, *, loaded: bool = True) -> None:
-        """Start it; returns when it answers, be it that it is still loading."""
+        """Start it; returns when it has loaded its data, or as soon as it can be reached."""
         self.process = subprocess.Popen([executable(), str(self._configuration)], stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + START_S
         while not self._answers(loaded):
@@ -75,10 +75,11 @@ class RedisServer:
 
     def _answers(self, loaded: bool) -> bool:
         try:
-            self.command("PING")
-        except redis.BusyLoadingError:
-            return not loaded
-        except (redis.ConnectionError, redis.TimeoutError):
+            if loaded:
+                self.command("PING")
+            else:
+                socket.create_connection((self.address.host, self.address.port)).close()
+        except (redis.ConnectionError, redis.TimeoutError, OSError):
             return False
         return True
 

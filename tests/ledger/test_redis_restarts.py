@@ -213,7 +213,7 @@ async def test_a_redis_that_is_loading_is_waited_for(own_redis: RedisServer) -> 
     own_redis.command("BGREWRITEAOF")
     while own_redis.command("INFO", "persistence")["aof_rewrite_in_progress"]:
         await anyio.sleep(0.05)
-    own_redis.configure("key-load-delay 10000")
+    own_redis.configure("key-load-delay 30000")
     own_redis.kill()
     own_redis.start(loaded=False)
     with capture_logs() as logs:
