@@ -62,6 +62,8 @@ def _explain(error: RedisError | OSError, address: RedisAddress) -> Failure:
     if isinstance(error, AuthenticationError):
         return Failure(_about_the_password(error, address), Cure.NONE)
     for cause in _causes(error):
+        if isinstance(cause, FileNotFoundError | PermissionError) and address.ca_file is not None:
+            return Failure(f"cannot read {address.ca_file} ({cause}): check --database.ca_file", Cure.NONE)
         if isinstance(cause, ssl.SSLError):
             return Failure(_about_tls(cause, address), Cure.NONE)
         if isinstance(cause, socket.gaierror):
@@ -74,10 +76,13 @@ def _explain(error: RedisError | OSError, address: RedisAddress) -> Failure:
             Cure.NONE,
         )
     if isinstance(error, TimeoutError):
-        return Failure(f"got no answer in time ({error}): is Redis overloaded, or cut off?", Cure.RETRY)
+        hint = ", or does it not speak TLS (--database.tls)" if address.tls else ""
+        return Failure(f"got no answer in time ({error}): is Redis overloaded{hint}?", Cure.RETRY)
     if isinstance(error, ConnectionError | OSError):
+        ended = isinstance(error, ConnectionError) and "closed" in str(error)
+        hint = ", and whether it expects TLS (--database.tls)" if ended and not address.tls else ""
         return Failure(
-            f"no connection ({error}): is Redis running there? Check --database.host and --database.port",
+            f"no connection ({error}): is Redis running there? Check --database.host and --database.port{hint}",
             Cure.RETRY,
         )
     return _refusal(error)
@@ -114,6 +119,8 @@ def _about_tls(error: ssl.SSLError, address: RedisAddress) -> str:
             f"got a certificate that cannot be trusted ({error.verify_message}), expected one for "
             f"{address.host!r} from a known authority: name the authority's file with --database.ca_file"
         )
+    if address.ca_file is not None and error.library in {"PEM", "X509"}:
+        return f"{address.ca_file} holds no certificates ({error.reason}): check --database.ca_file"
     return (
         f"got no TLS from the server ({error.reason or error}): leave out --database.tls if it speaks in "
         "the clear, or check --database.port"

@@ -64,9 +64,13 @@ local holder = redis.call('GET', lease)
 if redis.call('HGET', about, 'writer') ~= ARGV[1] or (holder and holder ~= ARGV[2]) then
   return {'fenced'}
 end
-if holder then redis.call('PEXPIRE', lease, ARGV[3]) else redis.call('SET', lease, ARGV[2], 'PX', ARGV[3]) end
 """
 """Goes on only for the writer that took the log last. Arguments: its token, its lease, milliseconds."""
+
+_RENEWED = """
+if holder then redis.call('PEXPIRE', lease, ARGV[3]) else redis.call('SET', lease, ARGV[2], 'PX', ARGV[3]) end
+"""
+"""After what else a script writes: a full Redis refuses a script only before its first change."""
 
 TAKE: Final = Script(
     _KEYS
@@ -92,6 +96,7 @@ writer takes its log again after Redis lost its newest data: the token of the wr
 RENEW: Final = Script(
     _KEYS
     + _FENCE
+    + _RENEWED
     + """
 local noted = redis.call('HMGET', head, 'seq', 'hash')
 return {'kept', noted[1] or '', noted[2] or ''}
@@ -113,8 +118,9 @@ for i = 6, #ARGV, 2 do
   hash = ARGV[i]
 end
 redis.call('HSET', head, 'seq', string.format('%d', seq), 'hash', hash)
-return {'appended'}
 """
+    + _RENEWED
+    + "return {'appended'}"
 )
 """Append after an expected end. More arguments: its seq and hash, then each record's hash and event."""
 
