@@ -86,7 +86,7 @@ async def test_a_user_who_may_not_write_is_told(empty_redis: RedisServer) -> Non
 
 
 async def test_a_user_who_may_not_see_the_configuration_can_write_a_log(empty_redis: RedisServer) -> None:
-    empty_redis.command("ACL", "SETUSER", "writer", "on", f">{SECRET}", "~targon:log:*", "+@all", "-config")
+    empty_redis.command("ACL", "SETUSER", "writer", "on", f">{SECRET}", "~targon:log:*", "+@all", "-@admin")
     with capture_logs() as logs:
         async with RedisLog.open(replace(empty_redis.address, username="writer", password=SECRET)) as log:
             await log.append(BEGUN, expected=EMPTY)
