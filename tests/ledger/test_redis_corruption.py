@@ -116,6 +116,13 @@ async def test_an_end_that_is_noted_wrongly_is_refused(empty_redis: RedisServer)
         await read(empty_redis)
 
 
+async def test_an_end_that_is_no_number_is_refused(empty_redis: RedisServer) -> None:
+    await write(empty_redis)
+    empty_redis.command("HSET", HEAD, "seq", "the last")
+    with pytest.raises(CorruptLog, match="the log's end is noted as record b'the last', expected a number"):
+        await read(empty_redis)
+
+
 async def test_an_end_that_is_not_noted_is_refused(empty_redis: RedisServer) -> None:
     await write(empty_redis)
     empty_redis.command("DEL", HEAD)
@@ -215,7 +222,7 @@ async def test_a_snapshot_beyond_the_end_is_passed_over(empty_redis: RedisServer
     records = await write(empty_redis)
     good = await save_snapshot(empty_redis, records[:9])
     value = empty_redis.command("HGET", SNAPSHOTS, 8)
-    empty_redis.command("HSET", SNAPSHOTS, 99, value)
+    empty_redis.command("HSET", SNAPSHOTS, 99, value, "the newest", value)
     async with RedisLog.open(empty_redis.address, read_only=True) as log:
         assert await log.latest_snapshot() == good
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from structlog.testing import capture_logs
 
 from targon.ledger import LogUnavailable
 from targon.ledger.port import EMPTY
-from targon.ledger.redis import RedisAddress, RedisLog, follow, schema
+from targon.ledger.redis import RedisAddress, RedisLog, follow, schema, server
 from tests.ledger import certificates
 from tests.ledger.history import ALICE, History, step_closed
 from tests.ledger.proxy import proxy
@@ -107,6 +108,13 @@ async def test_a_full_redis_says_so(own_redis: RedisServer) -> None:
 async def test_a_replica_cannot_be_written(own_redis: RedisServer) -> None:
     own_redis.command("REPLICAOF", "127.0.0.1", free_port())
     assert "READONLY" in await refusal(own_redis.address) or "replica" in await refusal(own_redis.address)
+
+
+async def test_a_redis_that_is_too_old_is_named(
+    empty_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "OLDEST_REDIS", (99, 1))
+    assert re.search(r"got Redis \d+\.\d+\.\d+, expected 99.1 or newer", await refusal(empty_redis.address))
 
 
 # TLS

@@ -183,4 +183,6 @@ def noted_head(noted: Sequence[Any]) -> Head:
     seq, hash_ = noted
     if not seq or not hash_:
         raise CorruptLog(0, f"the log's end is not noted, expected seq and hash in {HEAD}")
+    if not seq.removeprefix(b"-").isdigit():
+        raise CorruptLog(0, f"the log's end is noted as record {seq!r}, expected a number in {HEAD}")
     return Head(int(seq), Digest(hash_.decode("utf-8", "replace")))

@@ -80,7 +80,7 @@ async def check_chain(client: Redis, log: str) -> Head:
 async def latest_snapshot(client: Redis, log: str) -> Snapshot | None:
     """The newest snapshot whose head is in the log and whose content matches its digest; None if none."""
     head = await read_head(client)
-    kept = [int(seq) for seq in await client.execute_command("HKEYS", SNAPSHOTS)]
+    kept = [int(seq) for seq in await client.execute_command("HKEYS", SNAPSHOTS) if seq.isdigit()]
     for seq in sorted(kept, reverse=True):
         if seq > head.seq:
             continue
