@@ -183,10 +183,12 @@ class RedisLog:
     async def _renew(self) -> None:
         """Keep the lease, and what Redis lost from being missed for long."""
         with self._renewing:
-            while self._writer is not None:
+            while True:
                 await anyio.sleep(RENEW_S)
                 try:
                     async with self._turn:
+                        if self._writer is None:  # closed while this waited for its turn
+                            return
                         await self._writer.heal(self._session.client)
                 except (RedisError, OSError):
                     continue  # Redis is away; whoever appends next says so, and waits for it
