@@ -17,7 +17,7 @@ from targon.chain import (
     WeightsRefused,
 )
 from targon.protocol.primitives import Block, Hotkey, Uid
-from tests.chain.worlds import MAX_UIDS, NETUID, RATE_LIMIT, TEMPO, VERSION_KEY, World
+from tests.chain.worlds import MAX_UIDS, RATE_LIMIT, TEMPO, VERSION_KEY, World
 
 pytestmark = pytest.mark.anyio
 
@@ -36,7 +36,7 @@ async def validator(world: World, name: str = "validator", stake: float = 100.0)
 
 async def test_info_tells_the_subnets_settings(world: World) -> None:
     info = await world.chain.info()
-    assert (info.netuid, info.tempo, info.weights_version_key) == (NETUID, TEMPO, VERSION_KEY)
+    assert (info.netuid, info.tempo, info.weights_version_key) == (world.netuid, TEMPO, VERSION_KEY)
     assert info.weights_rate_limit == RATE_LIMIT
     assert info.block_seconds > 0
 
@@ -54,7 +54,8 @@ async def test_blocks_pass(world: World) -> None:
 async def test_every_block_has_a_hash_of_its_own_that_stays(world: World) -> None:
     await world.advance(2)
     current = await world.chain.block()
-    hashes = [await world.chain.block_hash(Block(number)) for number in range(current + 1)]
+    numbers = range(max(0, current - 20), current + 1)
+    hashes = [await world.chain.block_hash(Block(number)) for number in numbers]
     assert all(re.fullmatch("[0-9a-f]{64}", value) for value in hashes)
     assert len(set(hashes)) == len(hashes)
     await world.advance(2)
@@ -77,7 +78,7 @@ async def test_a_registered_hotkey_stands_in_the_metagraph(world: World) -> None
     neuron = graph.by_uid(uid)
     assert neuron is not None
     assert neuron == graph.by_hotkey(Hotkey(signer.ss58_address))
-    assert graph.netuid == NETUID
+    assert graph.netuid == world.netuid
     assert before <= neuron.registered_at <= graph.block
     assert (neuron.stake, neuron.validator_permit, neuron.axon, neuron.last_update) == (0, False, None, None)
     assert (neuron.incentive, neuron.dividends) == (0, 0)

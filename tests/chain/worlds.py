@@ -1,11 +1,11 @@
 """Worlds: one chain of one subnet each, built for a test in whatever way its adapter has for that.
 
-An adapter joins the conformance suites by adding its world to ``WORLDS``.
+An adapter joins the conformance suites by adding its world to :func:`worlds`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -25,6 +25,9 @@ class World(Protocol):
 
     @property
     def chain(self) -> Chain: ...
+
+    @property
+    def netuid(self) -> int: ...
 
     async def register(self, signer: Signer) -> Uid:
         """Register a hotkey on the subnet."""
@@ -66,9 +69,17 @@ class EmbeddedWorld:
         )
         self._chain = EmbeddedChain.create(folder / "chain.sqlite", settings, clock=lambda: self._now)
 
+    @classmethod
+    async def create(cls, folder: Path) -> EmbeddedWorld:
+        return cls(folder)
+
     @property
     def chain(self) -> Chain:
         return self._chain
+
+    @property
+    def netuid(self) -> int:
+        return NETUID
 
     async def register(self, signer: Signer) -> Uid:
         return self._chain.register(signer)
@@ -89,4 +100,11 @@ class EmbeddedWorld:
         await self._chain.aclose()
 
 
-WORLDS: dict[str, Callable[[Path], World]] = {"embedded": EmbeddedWorld}
+def worlds() -> dict[str, Callable[[Path], Awaitable[World]]]:
+    """How to build each world that can be had here: a Subtensor node is only where one is named."""
+    from tests.chain.subtensor_world import SubtensorWorld, endpoint
+
+    found: dict[str, Callable[[Path], Awaitable[World]]] = {"embedded": EmbeddedWorld.create}
+    if endpoint() is not None:
+        found["subtensor"] = SubtensorWorld.create
+    return found

@@ -5,32 +5,45 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import unquote
 
+import anyio.to_thread
+
 from targon.chain.embedded import EmbeddedChain
-from targon.chain.errors import ChainError, UnsupportedEndpoint
+from targon.chain.errors import UnsupportedEndpoint, WrongNetwork
 from targon.chain.port import Chain
 
 _SQLITE = "sqlite:"
 
 
-def open_chain(endpoint: str, netuid: int) -> Chain:
-    """Open the chain that an endpoint names: ``sqlite:///absolute/path`` or ``sqlite:relative/path``.
+async def open_chain(endpoint: str, netuid: int, network: str = "") -> Chain:
+    """Open the chain that an endpoint names, or, without one, the network.
 
-    Reads a file, so call it where blocking does no harm: while a role is wired, before it runs.
+    Args:
+        endpoint: ``sqlite:///absolute/path`` or ``sqlite:relative/path`` for the embedded chain; anything else is
+            a Subtensor node's address: ``wss://HOST``, ``ws://HOST:PORT``, ``HOST:PORT``, several with commas.
+        network: finney, test or local.
 
     Raises:
         UnsupportedEndpoint: if no adapter of this version serves it.
-        ChainUnavailable: if there is no whole chain.
-        ChainError: if the chain is of another subnet.
+        ChainUnavailable: if there is no whole chain, or nobody answers.
+        WrongNetwork: if the chain has no such subnet.
     """
-    if not endpoint.startswith(_SQLITE):
+    if endpoint.startswith(_SQLITE):
+        return await anyio.to_thread.run_sync(_open_embedded, endpoint, netuid)
+    if not endpoint.strip() and not network.strip():
         raise UnsupportedEndpoint(
-            f"chain endpoint: got {endpoint[:200]!r}, expected sqlite:///absolute/path or "
-            "sqlite:relative/path; this version has the embedded chain only, no adapter for Bittensor yet"
+            "chain endpoint: got none, and no network; expected --subtensor.network finney, test or local, or "
+            "--subtensor.chain_endpoint wss://HOST, ws://HOST:PORT or sqlite:///absolute/path"
         )
+    from targon.chain.bittensor import open_bittensor
+
+    return await open_bittensor(network, endpoint, netuid)
+
+
+def _open_embedded(endpoint: str, netuid: int) -> EmbeddedChain:
     chain = EmbeddedChain.open(_path(endpoint))
     if chain.settings.netuid != netuid:
         chain.close()
-        raise ChainError(
+        raise WrongNetwork(
             f"chain {chain.path}: got netuid {netuid}, expected {chain.settings.netuid}, the subnet that "
             f"this chain was created for; use --netuid {chain.settings.netuid}"
         )

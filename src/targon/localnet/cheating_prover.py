@@ -43,7 +43,7 @@ async def cheating_engine(cheat: CheatName, engine: Path, claimed: Path) -> Asyn
 async def _run(options: argparse.Namespace) -> None:
     wallet = Wallet(name=options.wallet, hotkey="default", path=options.wallets)
     async with cheating_engine(options.cheat, Path(options.engine), Path(options.claimed)) as engine:
-        chain = await anyio.to_thread.run_sync(open_chain, options.chain, options.netuid)
+        chain = await open_chain(options.chain, options.netuid)
         prover = Prover(
             engine=engine, chain=chain, signer=wallet.hotkey, settings=ProverSettings(port=options.port)
         )

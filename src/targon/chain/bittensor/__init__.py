@@ -1,0 +1,13 @@
+"""The Bittensor adapter of the chain port: a subnet of a real Subtensor network, through the ``bittensor`` SDK.
+
+Its parts: :mod:`~.endpoints` (whom to call), :mod:`~.connection` (one connection that outlives its endpoints),
+:mod:`~.state` (what the chain keeps, in our words), :mod:`~.epochs` and :mod:`~.commit_hash` (rules of the chain),
+:mod:`~.preflight` and :mod:`~.refusals` (what the chain refuses, and why), :mod:`~.submission` (calls that are
+never done twice), :mod:`~.adapter` (the port over these). Importing this takes the SDK, about half a second:
+``targon.chain`` does so only when such an endpoint is opened.
+"""
+
+from targon.chain.bittensor.adapter import BittensorChain, open_bittensor
+from targon.chain.bittensor.deadlines import Deadlines
+
+__all__ = ["BittensorChain", "Deadlines", "open_bittensor"]
