@@ -102,9 +102,14 @@ class EmbeddedWorld:
 
 def worlds() -> dict[str, Callable[[Path], Awaitable[World]]]:
     """How to build each world that can be had here: a Subtensor node is only where one is named."""
+    from tests.chain.simulated_world import SimulatedWorld
     from tests.chain.subtensor_world import SubtensorWorld, endpoint
 
-    found: dict[str, Callable[[Path], Awaitable[World]]] = {"embedded": EmbeddedWorld.create}
+    found: dict[str, Callable[[Path], Awaitable[World]]] = {
+        "embedded": EmbeddedWorld.create,
+        "simulated": SimulatedWorld.older,
+        "simulated-newer": SimulatedWorld.newer,
+    }
     if endpoint() is not None:
         found["subtensor"] = SubtensorWorld.create
     return found

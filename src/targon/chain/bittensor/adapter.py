@@ -114,7 +114,7 @@ class BittensorChain:
         return (await self._subnet()).metagraph
 
     async def weights_of(self, uid: Uid) -> dict[Uid, int]:
-        return await self._read(lambda substrate: state.read_weights(substrate, self._netuid, uid))
+        return await self._read(lambda substrate: state.read_counting_weights(substrate, self._netuid, uid))
 
     async def serve_axon(self, signer: Signer, axon: Axon) -> None:
         """Announce where a neuron serves. The chain refuses 127.0.0.1, but not the rest of loopback.

@@ -46,13 +46,13 @@ class Subnet:
     max_validators: int
 
 
-async def read_subnet(substrate: Substrate, netuid: int) -> Subnet:
-    """The subnet as it stands.
+async def read_subnet(substrate: Substrate, netuid: int, block_hash: str | None = None) -> Subnet:
+    """The subnet as it stands, at the best block or another.
 
     Raises:
         WrongNetwork: if there is none with this netuid.
     """
-    told = await substrate.runtime_call("SubnetInfoRuntimeApi", "get_metagraph", [netuid])
+    told = await substrate.runtime_call("SubnetInfoRuntimeApi", "get_metagraph", [netuid], block_hash)
     if told is None:
         raise WrongNetwork(
             f"chain: got netuid {netuid}, expected a subnet of this network; check --netuid, and whether "
@@ -103,6 +103,19 @@ async def read_weights(
     """The weights that a UID has on chain."""
     pairs = await kept(substrate, "Weights", [netuid, uid], block_hash)
     return {Uid(int(target)): int(weight) for target, weight in pairs or () if int(weight)}
+
+
+async def read_counting_weights(substrate: Substrate, netuid: int, uid: Uid) -> dict[Uid, int]:
+    """The weights of a UID that count at an epoch: those that its neuron set, on neurons that were there by then.
+    Older runtimes keep others, too, and pass them over."""
+    _, block_hash = await head(substrate)
+    metagraph = (await read_subnet(substrate, netuid, block_hash)).metagraph
+    neuron = metagraph.by_uid(uid)
+    if neuron is None or neuron.last_update is None:
+        return {}
+    held = await read_weights(substrate, netuid, uid, block_hash)
+    there = {each.uid for each in metagraph.neurons if each.registered_at < neuron.last_update}
+    return {target: weight for target, weight in held.items() if target in there}
 
 
 async def read_epochs(substrate: Substrate, netuid: int, block_hash: str, block: Block) -> Epochs:
