@@ -10,7 +10,11 @@ FLOOR := 95
 FLOOR_ROOMS := protocol ledger chain
 # measured on these rooms' own tests alone: tracing slows the others, which run models and processes
 
-.PHONY: help demo test test-engines mutation check format bench vectors lock clean setup
+# a Subtensor node whose sudo key is //Alice; docs/subtensor.md says how to get one
+NODE = $(or $(TARGON_TEST_SUBTENSOR),$(error TARGON_TEST_SUBTENSOR is missing: expected the address of a test node, \
+  as in TARGON_TEST_SUBTENSOR=ws://127.0.0.1:9944 make test-chain; docs/subtensor.md says how to start one))
+
+.PHONY: help demo test test-chain test-engines mutation check format bench vectors lock clean setup
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -29,6 +33,9 @@ else
 	done
 	@$(PY) -m pytest $(FLOOR_ROOMS:%=--ignore=tests/%)
 endif
+
+test-chain: .venv/develop.stamp ## Test against a Subtensor node (minutes): TARGON_TEST_SUBTENSOR=ws://127.0.0.1:9944 make test-chain
+	@TARGON_TEST_SUBTENSOR=$(NODE) $(PY) -m pytest $(or $(ARGS),-k subtensor tests/chain)
 
 test-engines: .venv/develop.stamp .venv-engines/engines.stamp ## Test against real engines here: vLLM, llama.cpp (minutes; 2.5 GB of disk)
 	@$(PY) -m pytest $(or $(ARGS),live)

@@ -163,13 +163,14 @@ async def _made_on_demand(url: str, count: int) -> bool:
 async def _new_subnet(substrate: RpcSubstrate) -> int:
     """A subnet as every world of the port's tests has it; returns its netuid."""
     admin = calls.AdminUtils
-    await sudo(
-        substrate,
-        admin.sudo_set_network_rate_limit(rate_limit=0),
-        admin.sudo_set_network_min_lock_cost(lock_cost=RAO),
-        admin.sudo_set_lock_reduction_interval(interval=1),
-        admin.sudo_set_subnet_limit(max_subnets=4_000),
-    )
+    if await substrate.query("SubtensorModule", "NetworkRateLimit"):
+        await sudo(
+            substrate,
+            admin.sudo_set_network_min_lock_cost(lock_cost=RAO),
+            admin.sudo_set_lock_reduction_interval(interval=1),
+            admin.sudo_set_subnet_limit(max_subnets=4_000),
+            admin.sudo_set_network_rate_limit(rate_limit=0),
+        )
     hotkey = Keypair.create_from_uri(f"//owner{next(NEXT_OWNER_HOTKEY)}")
     registered = await send(substrate, calls.SubtensorModule.register_network(hotkey=hotkey.ss58_address))
     netuid = next(

@@ -98,8 +98,8 @@ async def test_what_the_port_refuses_is_refused_in_a_signed_call_too(voting: Emb
 async def test_two_tasks_with_one_hotkey_both_get_through(voting: EmbeddedChain) -> None:
     other = EmbeddedChain.open(voting.path)
     async with anyio.create_task_group() as group:
-        for chain in (voting, other):
-            for port in range(1, 6):
+        for first, chain in ((1, voting), (6, other)):
+            for port in range(first, first + 5):
                 group.start_soon(chain.serve_axon, KEYS[0], Axon("127.0.0.1", port))
     assert await voting.nonce(Hotkey(KEYS[0].ss58_address)) == 10
     other.close()
