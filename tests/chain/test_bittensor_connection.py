@@ -8,7 +8,7 @@ from dataclasses import replace
 import anyio
 import pytest
 
-from targon.chain import ChainUnavailable, WrongNetwork
+from targon.chain import ChainUnavailable, UnknownBlock, WrongNetwork
 from targon.chain.bittensor import BittensorChain, open_bittensor
 from tests.chain.simulated_node import SimulatedNetwork, factory
 from tests.chain.simulated_world import IMPATIENT, NETUID, network
@@ -184,6 +184,24 @@ async def test_a_network_that_is_away_ends_no_listening() -> None:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(_back, built)
                 assert await anext(blocks) == 4
+    await chain.aclose()
+
+
+async def test_the_block_does_not_go_back_where_the_next_node_lags() -> None:
+    ours, lagging = network(), network()
+    ours.advance(10)
+    chain = await open_bittensor(
+        "",
+        f"{FIRST},{SECOND}",
+        NETUID,
+        substrate=factory((ours, FIRST), (lagging, SECOND)),
+        deadlines=IMPATIENT,
+    )
+    before = await chain.block()
+    ours.node(FIRST).down = True
+    assert await chain.block() == before
+    with pytest.raises(UnknownBlock):
+        await chain.block_hash(before)
     await chain.aclose()
 
 

@@ -1,7 +1,8 @@
 """The chain: who is registered, where, with what stake; blocks; weights.
 
-One port, :class:`Chain`, and one adapter so far: :class:`EmbeddedChain`, a SQLite file that several processes
-share, with Yuma consensus (:mod:`targon.chain.yuma`) at every epoch. This room must never judge a prover or
+One port, :class:`Chain`, and two adapters: :class:`EmbeddedChain`, a SQLite file that several processes share,
+with Yuma consensus (:mod:`targon.chain.yuma`) at every epoch; and :mod:`targon.chain.bittensor`, a subnet of a
+real network, imported where :func:`open_chain` is given such an endpoint. This room must never judge a prover or
 compute a score: it stores what verifiers say, and pays by the rule. Everything it raises is a
 :class:`ChainError`.
 """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing, suppress
 from typing import TypeVar
@@ -16,9 +15,8 @@ from bittensor.result import BittensorError
 from targon.chain import rules
 from targon.chain.bittensor import preflight, state
 from targon.chain.bittensor.commit_hash import commit_hash, salt_words
-from targon.chain.bittensor.connection import Connection, SubstrateFactory, rpc_substrate
+from targon.chain.bittensor.connection import Connection
 from targon.chain.bittensor.deadlines import Deadlines
-from targon.chain.bittensor.endpoints import endpoints_of
 from targon.chain.bittensor.refusals import Caller, error_of
 from targon.chain.bittensor.submission import Call, Included, Refused, Submitter
 from targon.chain.errors import ChainError, ChainUnavailable, UnknownBlock, WrongNetwork
@@ -40,7 +38,8 @@ logger = structlog.get_logger(__name__)
 
 
 class BittensorChain:
-    """A chain adapter over the SDK. One instance serves many tasks; :func:`open_bittensor` makes one.
+    """A chain adapter over the SDK. One instance serves many tasks;
+    :func:`targon.chain.bittensor.open_bittensor` makes one.
 
     Reads are of the best block. The hotkey signs everything; the coldkey is never needed.
     """
@@ -50,6 +49,7 @@ class BittensorChain:
         self._netuid = netuid
         self._deadlines = deadlines
         self._submitter = Submitter(connection, deadlines)
+        self._highest = Block(0)
 
     async def info(self) -> SubnetInfo:
         async def read(substrate: Substrate) -> SubnetInfo:
@@ -70,7 +70,10 @@ class BittensorChain:
         return await self._read(read)
 
     async def block(self) -> Block:
-        return Block(await self._read(lambda substrate: substrate.block_number()))
+        """The best block's number; never below one that was told before, though the next node may lag."""
+        told = Block(await self._read(lambda substrate: substrate.block_number()))
+        self._highest = max(self._highest, told)
+        return self._highest
 
     async def block_hash(self, block: Block) -> Digest:
         """A block's hash on the best chain; one less than a few blocks old may still be replaced.
@@ -106,7 +109,7 @@ class BittensorChain:
                         if number > last:
                             last = number
                             yield Block(number)
-            except ChainUnavailable as error:
+            except (ChainUnavailable, WrongNetwork) as error:
                 logger.warning("chain_not_heard", error=str(error))
             await anyio.sleep(self._deadlines.poll_s)
 
@@ -272,22 +275,6 @@ class BittensorChain:
     async def aclose(self) -> None:
         await self._connection.aclose()
 
-    async def check_network(self) -> None:
-        """See that the endpoint is a Subtensor node, and has this subnet.
-
-        Raises:
-            ChainUnavailable: if nobody answers.
-            WrongNetwork: if it is something else, or has no such subnet.
-        """
-        await self._connection.open()
-        try:
-            await self._connection.ask(lambda substrate: state.read_subnet(substrate, self._netuid))
-        except (BittensorError, ValueError, KeyError) as error:
-            raise WrongNetwork(
-                f"chain: got a node at {self._connection.endpoint} that doesn't know of subnets ({error}), "
-                "expected a Subtensor node; check --subtensor.chain_endpoint"
-            ) from error
-
     async def _subnet(self) -> state.Subnet:
         return await self._read(lambda substrate: state.read_subnet(substrate, self._netuid))
 
@@ -383,41 +370,6 @@ class BittensorChain:
                 f"({str(error)[:300]}), expected that of a Subtensor node; try another one with "
                 "--subtensor.chain_endpoint, or upgrade bittensor"
             ) from error
-
-
-async def open_bittensor(
-    network: str,
-    chain_endpoint: str,
-    netuid: int,
-    *,
-    substrate: SubstrateFactory = rpc_substrate,
-    deadlines: Deadlines | None = None,
-    jitter: Callable[[], float] = random.random,
-) -> BittensorChain:
-    """Connect to a subnet: by the network's name (finney, test, local), or by endpoints, which win over it.
-
-    Args:
-        chain_endpoint: one address or several with commas between them, tried in turn; empty: the network's own.
-        substrate: from an address to the SDK's connection to it.
-        jitter: a number from 0 to 1, drawn for each pause between attempts to connect.
-
-    Raises:
-        UnsupportedEndpoint: if an address is none.
-        ChainUnavailable: if nobody answers.
-        WrongNetwork: if the network has no such subnet.
-    """
-    limits = deadlines or Deadlines()
-    endpoints = endpoints_of(network, chain_endpoint)
-    connection = Connection(endpoints, substrate=substrate, deadlines=limits, jitter=jitter)
-    chain = BittensorChain(connection, netuid, limits)
-    opened = False
-    try:
-        await chain.check_network()
-        opened = True
-    finally:
-        if not opened:
-            await chain.aclose()
-    return chain
 
 
 def _some(weights: Mapping[Uid, int]) -> str:

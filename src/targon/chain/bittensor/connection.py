@@ -159,22 +159,24 @@ class Connection:
         for _ in self._endpoints:
             endpoint = self._endpoints[self._turn]
             substrate = self._substrate(endpoint)
+            link = None
             try:
                 with anyio.fail_after(self._deadlines.connect_s):
                     await substrate.connect()
                     genesis = await substrate.block_hash(0)
-            except (*LOST, BittensorError) as error:
-                failures.append(f"{shown(endpoint)}: {str(error)[:200] or type(error).__name__}")
-            else:
                 if self._genesis in (None, genesis):
+                    link = _Link(endpoint, substrate)
                     self._genesis = genesis
-                    return _Link(endpoint, substrate)
+                    return link
                 strange = (
                     f"chain: got genesis {genesis} at {shown(endpoint)}, expected {self._genesis}, that of the "
                     "chain seen before; give endpoints of one network to --subtensor.chain_endpoint"
                 )
-                failures.append(f"{shown(endpoint)}: another network")
-            await _close(substrate)
+            except (*LOST, BittensorError) as error:
+                failures.append(f"{shown(endpoint)}: {str(error)[:200] or type(error).__name__}")
+            finally:
+                if link is None:
+                    await _close(substrate)
             self._turn = (self._turn + 1) % len(self._endpoints)
         if strange:
             raise WrongNetwork(strange)
