@@ -161,7 +161,7 @@ async def test_axons_and_anchors_are_refused_by_the_names_that_are_known(node: S
     await node.register(SIGNER)
     assert await refusal(node, STRANGER, axon(node)) == "HotKeyNotRegisteredInNetwork"
     assert await refusal(node, SIGNER, axon(node, ip=0x7F000001)) == "InvalidIpAddress"
-    assert await refusal(node, SIGNER, axon(node, ip_type=5)) == "InvalidIpType"
+    assert await refusal(node, SIGNER, axon(node, ip_type=5)) == "BadRequest"
     assert await refusal(node, SIGNER, axon(node, port=0)) == "InvalidPort"
     await node.sudo(
         calls.AdminUtils.sudo_set_serving_rate_limit(netuid=node.netuid, serving_rate_limit=50),

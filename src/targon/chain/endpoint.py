@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -34,6 +35,7 @@ async def open_chain(endpoint: str, netuid: int, network: str = "") -> Chain:
             "chain endpoint: got none, and no network; expected --subtensor.network finney, test or local, or "
             "--subtensor.chain_endpoint wss://HOST, ws://HOST:PORT or sqlite:///absolute/path"
         )
+    await anyio.to_thread.run_sync(importlib.import_module, "targon.chain.bittensor")  # half a second
     from targon.chain.bittensor import open_bittensor
 
     return await open_bittensor(network, endpoint, netuid)

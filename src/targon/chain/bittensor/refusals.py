@@ -144,6 +144,11 @@ _OTHERS: dict[str, tuple[type[ChainError], str]] = {
         WrongNetwork,
         "chain: got a netuid that the network doesn't have; check --netuid",
     ),
+    "BadRequest": (
+        ChainError,
+        "chain: got a call that the node refused before any block, without a reason; if it persists, is the "
+        "runtime newer than this version's SDK? Upgrade bittensor",
+    ),
     "Payment": (
         ChainError,
         "chain: the hotkey's account cannot be charged; send a little TAO to the hotkey: btcli wallet transfer",
