@@ -91,6 +91,7 @@ class NodeState:
     down: bool = False
     silent: bool = False
     announces: bool = True
+    closes: bool = True
     on_submission: list[str] = field(default_factory=list)
     """What happens to the next submissions: ``break before``, ``break after``, or ``drop`` (nothing comes of it)."""
     connections: int = 0
@@ -122,6 +123,8 @@ class SimulatedSubstrate:
 
     async def close(self) -> None:
         self._open = False
+        if not self._node.closes:
+            await anyio.sleep_forever()
 
     async def block_number(self) -> int:
         await self._answering()

@@ -25,6 +25,7 @@ IMPATIENT = Deadlines(
     settling_s=0.5,
     poll_s=0.01,
     silence_s=0.3,
+    close_s=0.2,
     first_pause_s=0.01,
     most_pause_s=0.05,
 )

@@ -18,7 +18,7 @@ from bittensor import ExtrinsicResult, RpcSubstrate, calls
 from bittensor.keyfiles import Keypair
 
 from targon.chain import Chain
-from targon.chain.bittensor import BittensorChain, open_bittensor
+from targon.chain.bittensor import BittensorChain, Deadlines, open_bittensor
 from targon.protocol.keys import Signer
 from targon.protocol.primitives import Uid
 from tests.chain.worlds import MAX_UIDS, RATE_LIMIT, TEMPO, VERSION_KEY
@@ -109,7 +109,8 @@ class SubtensorWorld:
 
     async def aclose(self) -> None:
         await self._chain.aclose()
-        await self._substrate.close()
+        with anyio.move_on_after(Deadlines().close_s):  # the SDK can miss that it is asked to close
+            await self._substrate.close()
 
     async def _uid(self, signer: Signer) -> Uid | None:
         uid = await self._substrate.query("SubtensorModule", "Uids", [self._netuid, signer.ss58_address])

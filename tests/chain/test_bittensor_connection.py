@@ -221,3 +221,11 @@ async def _back(built: SimulatedNetwork) -> None:
     await anyio.sleep(1.5)
     built.advance(3)
     built.node(SECOND).down = False
+
+
+async def test_a_connection_that_does_not_close_is_left() -> None:
+    built = network()
+    chain = await opened(built)
+    built.node(FIRST).closes = False
+    with anyio.fail_after(2):
+        await chain.aclose()

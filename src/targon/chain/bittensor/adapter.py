@@ -96,7 +96,11 @@ class BittensorChain:
         return Digest((await self._read(read)).removeprefix("0x"))
 
     async def blocks(self) -> AsyncGenerator[Block, None]:
-        """The current block, then each new one: by subscription, and by looking where there is none."""
+        """The current block, then each new one: by subscription, and by looking where there is none.
+
+        An announcement only wakes us: what is told is the newest block, so that a caller who was busy doesn't
+        work through those that passed meanwhile.
+        """
         last = -1
         while True:
             try:
@@ -105,10 +109,10 @@ class BittensorChain:
                     last = current
                     yield current
                 async with aclosing(self._connection.heads()) as heads:
-                    async for number in heads:
-                        if number > last:
-                            last = number
-                            yield Block(number)
+                    async for announced in heads:
+                        if announced > last and (current := await self.block()) > last:
+                            last = current
+                            yield current
             except (ChainUnavailable, WrongNetwork) as error:
                 logger.warning("chain_not_heard", error=str(error))
             await anyio.sleep(self._deadlines.poll_s)

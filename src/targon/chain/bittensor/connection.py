@@ -141,7 +141,7 @@ class Connection:
         self._closed = True
         link, self._link = self._link, None
         if link is not None:
-            await _close(link.substrate)
+            await _close(link.substrate, self._deadlines.close_s)
 
     async def _linked(self) -> _Link:
         async with self._connecting:
@@ -176,7 +176,7 @@ class Connection:
                 failures.append(f"{shown(endpoint)}: {str(error)[:200] or type(error).__name__}")
             finally:
                 if link is None:
-                    await _close(substrate)
+                    await _close(substrate, self._deadlines.close_s)
             self._turn = (self._turn + 1) % len(self._endpoints)
         if strange:
             raise WrongNetwork(strange)
@@ -191,9 +191,9 @@ class Connection:
         logger.warning("chain_connection_lost", endpoint=shown(link.endpoint), error=reason[:300])
         self._link = None
         self._turn = (self._turn + 1) % len(self._endpoints)
-        await _close(link.substrate)
+        await _close(link.substrate, self._deadlines.close_s)
 
 
-async def _close(substrate: Substrate) -> None:
-    with anyio.CancelScope(shield=True), suppress(*LOST, BittensorError):
+async def _close(substrate: Substrate, within_s: float) -> None:
+    with anyio.move_on_after(within_s, shield=True), suppress(*LOST, BittensorError):
         await substrate.close()
