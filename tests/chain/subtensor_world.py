@@ -109,7 +109,7 @@ class SubtensorWorld:
 
     async def aclose(self) -> None:
         await self._chain.aclose()
-        with anyio.move_on_after(Deadlines().close_s):  # the SDK can miss that it is asked to close
+        with anyio.move_on_after(Deadlines().close_s):  # the SDK was seen to hang there
             await self._substrate.close()
 
     async def _uid(self, signer: Signer) -> Uid | None:

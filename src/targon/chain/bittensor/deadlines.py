@@ -24,7 +24,7 @@ class Deadlines:
     silence_s: float = 60.0
     """Without a new block, after which a subscription is opened anew: five blocks of 12."""
     close_s: float = 5.0
-    """To close a connection; the SDK can miss that it is asked to, and a connection that is left costs a socket."""
+    """To close a connection; the SDK was seen to hang there, and one that is left costs no more than a socket."""
     first_pause_s: float = 0.25
     """Before the second attempt to connect; doubles from one to the next."""
     most_pause_s: float = 8.0
