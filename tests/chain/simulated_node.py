@@ -19,7 +19,7 @@ from bittensor.result import ChainError, RpcConnectionError
 
 from tests.chain.simulated_subnet import Refusal, SimulatedSubnet
 
-POOL_REFUSALS = {"StakeAmountTooLow"}
+POOL_REFUSALS = {"StakeAmountTooLow", "InvalidIpAddress"}
 """What a node refuses before a block holds it."""
 
 
@@ -65,7 +65,7 @@ class SimulatedNetwork:
         subnet = self.subnets[params["netuid"]]
         refused = None
         try:
-            subnet.check_pool(call.address, function)
+            subnet.check_pool(call.address, function, params)
             self.advance(1)
             self.nonces[call.address] = call.nonce + 1
             subnet.dispatch(self.block, call.address, function, params)

@@ -119,7 +119,9 @@ class SimulatedSubnet:
 
     # calls
 
-    def check_pool(self, hotkey: str, function: str) -> None:
+    def check_pool(self, hotkey: str, function: str, params: Mapping[str, Any]) -> None:
+        if function == "serve_axon" and params["ip"] == int(ipaddress.IPv4Address("127.0.0.1")):
+            raise Refusal("InvalidIpAddress")
         if "weights" in function and self.stakes.get(hotkey, 0) < self.least_stake_rao:
             raise Refusal("StakeAmountTooLow")
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import anyio
 import pytest
+from bittensor import ExtrinsicResult
 from bittensor.keyfiles import Keypair
 
 from targon.chain import (
@@ -20,6 +21,7 @@ from targon.chain import (
 )
 from targon.chain.bittensor.submission import ERA_BLOCKS, SIGNINGS
 from targon.protocol.primitives import Block, Digest, Hotkey, Uid
+from tests.chain.simulated_node import SimulatedSubstrate
 from tests.chain.simulated_world import ENDPOINT, SimulatedWorld
 from tests.chain.worlds import RATE_LIMIT, VERSION_KEY
 
@@ -172,6 +174,9 @@ async def test_an_address_that_only_the_chain_refuses_is_refused_by_its_name(wor
     await validator(world)
     with pytest.raises(AxonRefused, match="InvalidIpAddress"):
         await world.chain.serve_axon(SIGNER, Axon("127.0.0.1", 8091))
+    await world.chain.serve_axon(SIGNER, Axon("127.0.0.2", 8091))
+    assert taken(world) == 1
+    assert len(world.network.sent) == 2
 
 
 async def test_too_little_stake_is_told_with_the_least(world: SimulatedWorld) -> None:
@@ -245,3 +250,35 @@ async def test_weights_that_another_process_replaced_at_once_are_not_said_to_sta
 async def test_a_negative_block_has_no_hash(world: SimulatedWorld) -> None:
     with pytest.raises(ChainError, match="got -1, expected 0 or higher"):
         await world.chain.block_hash(Block(-1))
+
+
+async def test_a_call_that_cannot_be_made_is_not_taken_for_one_that_the_runtime_lacks(
+    world: SimulatedWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, target = await validator(world)
+    compose = SimulatedSubstrate.compose
+
+    async def without_a_parameter(
+        node: SimulatedSubstrate, call: tuple[str, str, dict[str, object]]
+    ) -> object:
+        if "mechanism" in call[1]:
+            raise ValueError("missing call param")
+        return await compose(node, call)
+
+    monkeypatch.setattr(SimulatedSubstrate, "compose", without_a_parameter)
+    with pytest.raises(ChainError, match="set_mechanism_weights could not be made"):
+        await world.chain.set_weights(SIGNER, {target: 65_535}, VERSION_KEY)
+    assert not world.network.sent
+
+
+async def test_a_call_that_stands_nowhere_does_not_stand(
+    world: SimulatedWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, target = await validator(world)
+
+    async def taken_somewhere(*_: object, **__: object) -> ExtrinsicResult:
+        return ExtrinsicResult(success=True, message="Submitted (not waiting).")
+
+    monkeypatch.setattr(SimulatedSubstrate, "submit_signed", taken_somewhere)
+    with pytest.raises(ChainError, match="says that a call stands, but not where"):
+        await world.chain.set_weights(SIGNER, {target: 65_535}, VERSION_KEY)
