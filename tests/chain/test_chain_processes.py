@@ -36,7 +36,7 @@ async def main():
     for number in range(1, rounds + 1):
         chain.register(Keypair.create_from_uri(f"//{me}/{number}"))
         chain.add_stake(shared, 0.01)
-        await chain.serve_axon(shared, Axon("127.0.0.1", number))
+        await chain.serve_axon(shared, Axon("127.0.0.1", 1 + me * rounds + number))
         await chain.set_weights(own, {0: 65_535, 1: number}, 0)
         graph = await chain.metagraph()
         assert graph.by_uid(uid).hotkey == own.ss58_address
