@@ -249,3 +249,13 @@ async def test_a_full_subnet_replaces_the_worst_and_forgets_it(world: World) -> 
     assert graph.by_hotkey(Hotkey(provers[3].ss58_address)) is None
     assert (neuron.axon, neuron.last_update, neuron.incentive, neuron.stake) == (None, None, 0, 0)
     assert uids[3] not in {target for target, value in (await world.chain.weights_of(uid)).items() if value}
+
+
+async def test_a_registered_hotkey_is_told_its_uid_and_a_stranger_how_to_get_one(world: World) -> None:
+    signer = key("prover")
+    uid = await world.register(signer)
+    assert await world.chain.require_uid(Hotkey(signer.ss58_address)) == uid
+    stranger = Hotkey(key("stranger").ss58_address)
+    with pytest.raises(NotRegistered, match=r"register it with: .*register") as caught:
+        await world.chain.require_uid(stranger)
+    assert caught.value.hotkey == stranger

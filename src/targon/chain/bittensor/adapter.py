@@ -120,6 +120,20 @@ class BittensorChain:
     async def metagraph(self) -> Metagraph:
         return (await self._subnet()).metagraph
 
+    async def require_uid(self, hotkey: Hotkey) -> Uid:
+        """The UID that a hotkey holds.
+
+        Raises:
+            NotRegistered: if it holds none.
+        """
+        return preflight.registered(await self._subnet(), hotkey, self._how_to_register(hotkey)).uid
+
+    async def block_time(self, block: Block) -> float:
+        """When a block was made, in seconds since 1970-01-01 UTC: by the clock of the node that made it."""
+        block_hash = await self.block_hash(block)
+        told = await self._read(lambda substrate: substrate.query("Timestamp", "Now", [], f"0x{block_hash}"))
+        return int(told) / 1_000
+
     async def weights_of(self, uid: Uid) -> dict[Uid, int]:
         return await self._read(lambda substrate: state.read_counting_weights(substrate, self._netuid, uid))
 
@@ -144,7 +158,9 @@ class BittensorChain:
 
         async def check() -> Included | None:
             subnet = await self._subnet()
-            neuron = preflight.registered(subnet, Hotkey(signer.ss58_address), self._how_to_register(signer))
+            neuron = preflight.registered(
+                subnet, Hotkey(signer.ss58_address), self._how_to_register(Hotkey(signer.ss58_address))
+            )
             if neuron.axon == Axon(str(address), axon.port):
                 return Included(subnet.metagraph.block, "")
             preflight.check_axon_pace(subnet, neuron)
@@ -163,7 +179,9 @@ class BittensorChain:
 
         async def check() -> None:
             subnet, least_stake = await self._subnet_and_least_stake()
-            neuron = preflight.registered(subnet, Hotkey(signer.ss58_address), self._how_to_register(signer))
+            neuron = preflight.registered(
+                subnet, Hotkey(signer.ss58_address), self._how_to_register(Hotkey(signer.ss58_address))
+            )
             preflight.check_outright(subnet)
             preflight.check_weights(subnet, neuron, vector, version_key, least_stake)
             preflight.check_pace(subnet, neuron, "setting")
@@ -193,7 +211,7 @@ class BittensorChain:
 
         async def check() -> None:
             subnet, least_stake = await self._subnet_and_least_stake()
-            neuron = preflight.registered(subnet, hotkey, self._how_to_register(signer))
+            neuron = preflight.registered(subnet, hotkey, self._how_to_register(Hotkey(signer.ss58_address)))
             preflight.check_commit_reveal(subnet, "commit")
             preflight.check_stake(neuron, least_stake)
             preflight.check_pace(subnet, neuron, "commit")
@@ -226,7 +244,7 @@ class BittensorChain:
 
         async def check() -> None:
             subnet, least_stake = await self._subnet_and_least_stake()
-            neuron = preflight.registered(subnet, hotkey, self._how_to_register(signer))
+            neuron = preflight.registered(subnet, hotkey, self._how_to_register(Hotkey(signer.ss58_address)))
             preflight.check_commit_reveal(subnet, "reveal")
             preflight.check_reveal(*await self._commits(hotkey), digest, subnet.reveal_epochs)
             preflight.check_weights(subnet, neuron, vector, version_key, least_stake)
@@ -260,7 +278,9 @@ class BittensorChain:
         )
 
         async def check() -> None:
-            preflight.registered(await self._subnet(), hotkey, self._how_to_register(signer))
+            preflight.registered(
+                await self._subnet(), hotkey, self._how_to_register(Hotkey(signer.ss58_address))
+            )
 
         included = await self._submit(signer, (call,), check)
         found = await self._read(
@@ -355,14 +375,14 @@ class BittensorChain:
         return Caller(
             hotkey=Hotkey(signer.ss58_address),
             netuid=self._netuid,
-            how_to_register=self._how_to_register(signer),
+            how_to_register=self._how_to_register(Hotkey(signer.ss58_address)),
             again_at=await self._read(read),
         )
 
-    def _how_to_register(self, signer: Signer) -> str:
+    def _how_to_register(self, hotkey: Hotkey) -> str:
         return (
             f"btcli subnets register --netuid {self._netuid} --network {self._connection.endpoint} "
-            f"--hotkey {signer.ss58_address} --wallet NAME"
+            f"--hotkey {hotkey} --wallet NAME"
         )
 
     async def _read(self, read: Callable[[Substrate], Awaitable[T]]) -> T:

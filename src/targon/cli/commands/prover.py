@@ -47,9 +47,7 @@ def settings_of(options: ProverOptions) -> ProverSettings:
 
 async def _serve(options: ProverOptions, signer: Keypair) -> None:
     async with AsyncExitStack() as stack:
-        chain = await open_chain(
-            options.subtensor.chain_endpoint, options.netuid, options.subtensor.network
-        )
+        chain = await open_chain(options.subtensor.chain_endpoint, options.netuid, options.subtensor.network)
         stack.push_async_callback(chain.aclose)
         prover = Prover(
             engine=await stack.enter_async_context(

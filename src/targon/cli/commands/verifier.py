@@ -84,9 +84,7 @@ def deadlines_of(options: VerifierOptions) -> Deadlines:
 async def _verify(options: VerifierOptions, signer: Keypair) -> None:
     folder = options.data.path.expanduser()
     async with AsyncExitStack() as stack:
-        chain = await open_chain(
-            options.subtensor.chain_endpoint, options.netuid, options.subtensor.network
-        )
+        chain = await open_chain(options.subtensor.chain_endpoint, options.netuid, options.subtensor.network)
         stack.push_async_callback(chain.aclose)
         secret = await anyio.to_thread.run_sync(master_secret, folder)
         log = await SqliteLog.open(folder / "log.sqlite")
