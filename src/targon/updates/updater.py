@@ -155,7 +155,7 @@ class Updater:
         return await to_thread.run_sync(Signers.read, settings.allowed_signers)
 
     async def _settle(self, state_file: Path) -> None:
-        """Find out whether the version on trial, if one is, is healthy; if it never is, the launcher's alarm ends us."""
+        """Wait until the version on trial, if one is, is healthy; if it never is, the launcher's alarm ends us."""
         try:
             state = await to_thread.run_sync(read_state, state_file)
         except launcher.StateDamaged as error:
