@@ -144,3 +144,20 @@ def test_a_folder_named_like_the_environment_is_never_overwritten(tmp_path: Path
     with pytest.raises(SystemExit, match="is no virtual environment: move it away"):
         setup.make_environment(environment)
     assert (tmp_path / "keep").exists()
+
+
+def test_an_environment_whose_setting_up_was_broken_off_is_not_taken_for_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else who goes back to the version before would find its stamp, and another version's packages."""
+    environment = setup.Environment(tmp_path, setup.ROOT / "constraints.txt", ("run", "develop"))
+    for section in environment.sections:
+        (tmp_path / f"{section}.stamp").write_text(environment.fingerprint(), "utf-8")
+    (tmp_path / "pyvenv.cfg").touch()
+    environment.python.parent.mkdir()
+    # has pip, which fails at once
+    environment.python.write_text('#!/bin/sh\ntest "$4" = "" && test "$3" = --version\n', "utf-8")
+    environment.python.chmod(0o755)
+    with pytest.raises(SystemExit, match="pip ended with status 1"):
+        setup.set_up("run", environment)
+    assert list(tmp_path.glob("*.stamp")) == []

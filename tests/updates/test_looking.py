@@ -1,4 +1,4 @@
-"""What an updater makes of a remote: real git, real signatures. It looks for real, and is stopped before it installs."""
+"""What an updater makes of a remote: real git, real signatures. It is stopped before it installs."""
 
 from __future__ import annotations
 
@@ -276,7 +276,7 @@ async def test_without_the_launcher_the_error_says_how_to_start(
 ) -> None:
     monkeypatch.delenv(launcher.LAUNCHER_VARIABLE)
     with pytest.raises(
-        NotLaunched, match="start this neuron by python3 launcher.py --state STATE_FILE -- COMMAND"
+        NotLaunched, match=r"start this neuron by python3 launcher\.py --state STATE_FILE -- COMMAND"
     ):
         await Look(world)()
 
@@ -310,6 +310,7 @@ async def test_two_neurons_of_one_checkout_do_not_both_update_it(world: World) -
     [
         ({"allowed_signers": None}, "allowed_signers is missing"),
         ({"allowed_signers": Path("/nowhere")}, "/nowhere can't be read"),
+        ({"channel": "nightly"}, "got 'nightly', expected one of: stable, beta"),
         ({"pin": "v1.0.0"}, "expected the whole object id"),
         ({"pin": "abc123"}, "expected the whole object id"),
     ],

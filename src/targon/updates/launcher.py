@@ -1,6 +1,6 @@
 """The launcher of a neuron that updates itself: starts it, and takes back an update that failed.
 
-    python3 launcher.py --state STATE_FILE -- COMMAND ...
+    python3 launcher.py --state STATE_FILE [--] COMMAND ...
 
 What keeps the neuron running (PM2, systemd) starts this, and a *copy* of it that lies outside the checkout: an update
 that a power cut stopped half-way leaves a checkout that nothing can be started from, this file apart. So it needs the
@@ -381,10 +381,11 @@ def say(text: str) -> None:
 
 def main(arguments: list[str]) -> int:
     """Start the command; returns only if that can't be done."""
-    if len(arguments) < 4 or arguments[0] != "--state" or arguments[2] != "--":
+    command = arguments[3:] if arguments[2:3] == ["--"] else arguments[2:]
+    if arguments[:1] != ["--state"] or not command:
         say(f"got {' '.join(arguments)!r}, expected: --state STATE_FILE -- COMMAND ...")
         return 2
-    state_file, command = Path(arguments[1]).expanduser().resolve(), arguments[3:]
+    state_file = Path(arguments[1]).expanduser().resolve()
     signal.setitimer(signal.ITIMER_REAL, 0)
     try:
         healthy_s = launch(state_file, time.monotonic())

@@ -23,15 +23,17 @@ class Signers:
         """
         if path is None:
             raise BadUpdateSettings(
-                "allowed_signers is missing: expected a file of the keys that may sign releases, or a pin"
+                "--autoupdate.allowed_signers is missing: expected a file of the keys that may sign releases, or a pin"
             )
         path = path.expanduser().absolute()
         try:
             lines = path.read_text("utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            raise BadUpdateSettings(f"allowed_signers: {path} can't be read ({error})") from error
+            raise BadUpdateSettings(
+                f"--autoupdate.allowed_signers: {path} can't be read ({error})"
+            ) from error
         if not any(line.strip() and not line.lstrip().startswith("#") for line in lines):
             raise BadUpdateSettings(
-                f"allowed_signers: got no key in {path}, expected lines like: NAME ssh-ed25519 AAAA…"
+                f"--autoupdate.allowed_signers: got no key in {path}, expected lines like: NAME ssh-ed25519 AAAA…"
             )
         return cls(path)

@@ -17,7 +17,7 @@ import signal
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal, cast, get_args
 
 import anyio
 import structlog
@@ -28,6 +28,7 @@ from targon.updates import launcher
 from targon.updates.decide import Refusal, Situation, Target, decide
 from targon.updates.errors import (
     BadUpdateSettings,
+    CannotUpdate,
     CheckoutInUse,
     GitFailed,
     NotLaunched,
@@ -40,6 +41,7 @@ from targon.updates.launcher import State, Update, read_state, write_state
 from targon.updates.programs import run_program
 from targon.updates.settings import UpdateSettings
 from targon.updates.signers import Signers
+from targon.updates.versions import Channel
 
 Step = Literal["drain", "record", "checkout", "set up", "check", "restart", "healthy"]
 
@@ -142,10 +144,15 @@ class Updater:
             os.close(lock)
 
     async def _usable(self, settings: UpdateSettings) -> Signers | None:
+        if settings.channel not in get_args(Channel):
+            raise BadUpdateSettings(
+                f"--autoupdate.channel: got {settings.channel!r}, expected one of: {', '.join(get_args(Channel))}"
+            )
         if settings.pin:
             if not OBJECT_ID.fullmatch(settings.pin):
                 raise BadUpdateSettings(
-                    f"pin: got {settings.pin!r}, expected the whole object id of a commit or tag (git rev-parse NAME)"
+                    f"--autoupdate.pin: got {settings.pin!r}, expected the whole object id of a commit or tag "
+                    "(git rev-parse NAME)"
                 )
             return None
         if shutil.which("ssh-keygen") is None:
@@ -363,4 +370,9 @@ def _hold(checkout: Checkout) -> int:
     except launcher.CannotReturn as error:
         raise CheckoutInUse(
             f"another neuron updates {checkout.root}: give each neuron a checkout of its own, or let one update"
+        ) from error
+    except OSError as error:
+        raise CannotUpdate(
+            f"automatic updates write to the checkout, and can't ({error}): let this user write to {checkout.root} "
+            "(and a systemd unit: ReadWritePaths=)"
         ) from error
