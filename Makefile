@@ -14,7 +14,7 @@ FLOOR_ROOMS := protocol ledger chain
 NODE = $(or $(TARGON_TEST_SUBTENSOR),$(error TARGON_TEST_SUBTENSOR is missing: expected the address of a test node, \
   as in TARGON_TEST_SUBTENSOR=ws://127.0.0.1:9944 make test-chain; docs/subtensor.md says how to start one))
 
-.PHONY: help demo test test-chain test-engines mutation check format bench vectors lock clean setup
+.PHONY: help demo test test-chain test-engines test-operations mutation check format bench vectors lock clean setup
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -39,6 +39,9 @@ test-chain: .venv/develop.stamp ## Test against a Subtensor node (minutes): TARG
 
 test-engines: .venv/develop.stamp .venv-engines/engines.stamp ## Test against real engines here: vLLM, llama.cpp (minutes; 2.5 GB of disk)
 	@$(PY) -m pytest $(or $(ARGS),live)
+
+test-operations: .venv/develop.stamp .venv-operations/operations.stamp ## Test how nodes are run: PM2, systemd units, Docker files (minutes)
+	@$(PY) -m pytest $(or $(ARGS),operations)
 
 mutation: .venv/develop.stamp ## Weaken every check, one at a time, and see that a test fails each time (minutes)
 	@$(PY) scripts/weakenings.py $(ARGS)
@@ -72,6 +75,9 @@ setup: .venv/develop.stamp ## Set up .venv for running and developing, and nothi
 .venv-engines/%.stamp: constraints-engines.txt pyproject.toml scripts/setup.py
 	@PYTHON="$(PYTHON)" sh scripts/setup.sh $*
 
+.venv-operations/%.stamp: constraints-operations.txt operations/package.json operations/package-lock.json pyproject.toml scripts/setup.py
+	@PYTHON="$(PYTHON)" sh scripts/setup.sh $*
+
 clean: ## Remove what make made in this folder (not logs, wallets or converted models elsewhere)
-	rm -rf .venv .venv-engines .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage
-	find src tests live benchmarks scripts -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf .venv .venv-engines .venv-operations .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage
+	find src tests live operations neurons benchmarks scripts -name __pycache__ -type d -prune -exec rm -rf {} +

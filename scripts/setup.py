@@ -1,8 +1,9 @@
 """Set up .venv with exactly the packages of constraints.txt, and say what is going on.
 
 Run by the Makefile (through scripts/setup.sh, which finds a Python): `setup.py run` or `setup.py develop`. With
-`setup.py engines` it is .venv-engines, with those of constraints-engines.txt. A hash of what the environment is made
-from is kept in it, so that it is made once. Standard library only.
+`setup.py engines` it is .venv-engines, with those of constraints-engines.txt, and with `setup.py operations`
+.venv-operations, the tools that check how nodes are run, some of which come from npm. A hash of what the environment is
+made from is kept in it, so that it is made once. Standard library only.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ MOST_BYTES = 300_000_000
 
 SECTION = re.compile(r"^# \[(\w+)\]")
 FILE = re.compile(r"^\s*(?P<how>Downloading|Using cached|Processing) (?P<what>\S+)(?: \((?P<size>[^)]+)\))?")
+NPM_FILES = ("package.json", "package-lock.json")
 UNITS = {"bytes": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9}
 
 
@@ -41,6 +43,8 @@ class Environment:
     constraints: Path
     sections: tuple[str, ...]
     """Of the constraints; the later ones take what stands in the earlier ones, too."""
+    packages: Path | None = None
+    """Folder of a package.json with its lock, for what comes from npm. Its environment holds tools, not the project."""
 
     @property
     def python(self) -> Path:
@@ -49,7 +53,9 @@ class Environment:
     def fingerprint(self) -> str:
         """SHA-256 of what decides the environment's content."""
         whole = hashlib.sha256()
-        for file in (self.constraints, ROOT / "pyproject.toml", ROOT / "scripts" / "setup.py"):
+        files = [self.constraints, ROOT / "pyproject.toml", ROOT / "scripts" / "setup.py"]
+        files += [self.packages / name for name in NPM_FILES] if self.packages else []
+        for file in files:
             whole.update(file.read_bytes())
         return whole.hexdigest() + "\n"
 
@@ -70,6 +76,12 @@ class Environment:
 ENVIRONMENTS = (
     Environment(ROOT / ".venv", ROOT / "constraints.txt", ("run", "develop")),
     Environment(ROOT / ".venv-engines", ROOT / "constraints-engines.txt", ("engines",)),
+    Environment(
+        ROOT / ".venv-operations",
+        ROOT / "constraints-operations.txt",
+        ("operations",),
+        packages=ROOT / "operations",
+    ),
 )
 
 REMEDIES = (
@@ -130,6 +142,11 @@ def set_up(section: str, environment: Environment) -> None:
     if size:
         say(f"{size / 1e6:,.0f} MB fetched and unpacked ({time.monotonic() - began:.0f} s so far)")
 
+    if environment.packages is not None:
+        install_from_npm(folder, environment.packages)
+        say(f"Ready after {time.monotonic() - began:.0f} s.")
+        return
+
     # The CPU build of torch is complete by now and this does nothing. Where pip was given a CUDA build, it
     # fetches the libraries without which that build cannot be imported.
     torch = next(pin for pin in wanted if pin.startswith("torch=="))
@@ -138,6 +155,30 @@ def set_up(section: str, environment: Environment) -> None:
 
     pip.install("--no-deps", "--no-build-isolation", "--no-compile", "-e", str(ROOT))
     say(f"Ready after {time.monotonic() - began:.0f} s.")
+
+
+def install_from_npm(folder: Path, packages: Path) -> None:
+    """Install what a lock file names, with the npm that stands in the environment."""
+    for name in NPM_FILES:
+        shutil.copyfile(packages / name, folder / name)
+    bin_folder = folder / "bin"
+    environment = {**os.environ, "PATH": f"{bin_folder}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
+    command = [
+        str(bin_folder / "npm"),
+        "ci",
+        "--ignore-scripts",
+        "--no-audit",
+        "--no-fund",
+        "--prefix",
+        str(folder),
+    ]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        fail(
+            f"{result.stdout[-2000:]}{result.stderr[-2000:]}\nnpm ended with status {result.returncode}. Check the "
+            "network, and which registry npm asks (`npm config get registry`), then run make again."
+        )
+    say(f"{len(list((folder / 'node_modules').glob('*')))} packages from npm are here")
 
 
 def make_environment(environment: Environment) -> None:
