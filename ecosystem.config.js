@@ -8,9 +8,11 @@ const path = require("path");
 
 const logs = process.env.TARGON_LOGS || path.join(process.env.PM2_HOME || path.join(process.env.HOME, ".pm2"), "logs");
 
-// What PM2 hands on to both: our own settings, and where the programs find things. Not the rest of the shell.
+// What is handed on: our own settings, and where programs find things. Not what else the shell holds.
+const settings = /^(TARGON_|BITTENSOR_|HF_|CUDA_|LC_)/;
+const places = ["PATH", "HOME", "USER", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH"];
 const handed = Object.fromEntries(
-  Object.entries(process.env).filter(([name]) => /^(TARGON_|BITTENSOR_|HF_|CUDA_)/.test(name)),
+  Object.entries(process.env).filter(([name]) => settings.test(name) || places.includes(name)),
 );
 
 function neuron(role, stopsWithin) {
@@ -21,10 +23,11 @@ function neuron(role, stopsWithin) {
     interpreter: path.join(__dirname, ".venv", "bin", "python"),
     args: process.env[`TARGON_${role.toUpperCase()}_ARGS`] || "",
     env: { ...handed, PYTHONUNBUFFERED: "1" },
+    filter_env: [""], // PM2 leaves out each variable whose name contains one of these, so all of them
 
     // SIGINT asks for a clean end; SIGKILL follows after this many milliseconds.
     kill_timeout: stopsWithin,
-    // The signal is for the neuron alone. Its engine ends with it, and is needed until then.
+    // The signal is for the neuron alone: an engine that it started ends with it.
     treekill: false,
 
     autorestart: true,
@@ -46,7 +49,7 @@ function neuron(role, stopsWithin) {
 module.exports = {
   apps: [
     neuron("prover", 30_000),
-    // first it hears and judges the answers that are on their way
-    neuron("verifier", 180_000),
+    // it closes the challenges that are open, as nobody's fault, and writes a snapshot
+    neuron("verifier", 60_000),
   ],
 };

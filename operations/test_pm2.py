@@ -10,11 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import anyio
 import pytest
 
 from operations import tools
 from operations.conftest import Network
 from operations.process_manager import MODULES, ProcessManager, children, healthy, running
+from targon.ledger import SqliteLog, Standings, replay
 from tests.neuron_processes import free_port
 
 INTERPRETER = "../../.venv/bin/python"
@@ -113,13 +115,17 @@ def test_the_ecosystem_starts_one_neuron_with_the_shell_s_settings(
     assert [process["name"] for process in pm2.processes()] == ["prover"]
     assert "prover serves" in (tmp_path / "prover.log").read_text("utf-8")
 
+    given = Path(f"/proc/{pm2.process('prover')['pid']}/environ").read_bytes().split(b"\0")
+    assert f"TARGON_PROVER__AXON__PORT={port}".encode() in given
+    assert not [variable for variable in given if variable.startswith(b"A_SECRET_OF_THE_SHELL=")]
+
     (engine,) = children(pm2.process("prover")["pid"])
     pm2("stop", "prover")
     assert pm2.process("prover")["pm2_env"]["exit_code"] == 0
     pm2.wait_for("the engine's end", lambda: not running(engine), ["prover"])
 
 
-def test_a_verifier_finishes_what_it_asked_before_it_ends(
+def test_a_verifier_ends_well_and_leaves_no_challenge_open(
     pm2: ProcessManager, network: Network, tmp_path: Path
 ) -> None:
     with prover(pm2, network):
@@ -137,6 +143,16 @@ def test_a_verifier_finishes_what_it_asked_before_it_ends(
     told = log.read_text("utf-8")
     assert "stopping" in told
     assert "Traceback" not in told, told
+    standings = anyio.run(_standings, network.folder / "verifier" / "log.sqlite")
+    assert standings.open_attempts == {}
+
+
+async def _standings(path: Path) -> Standings:
+    log = await SqliteLog.open(path, read_only=True)
+    try:
+        return await replay(log)
+    finally:
+        await log.aclose()
 
 
 def test_logs_are_turned_over_while_a_prover_writes_on(pm2: ProcessManager, network: Network) -> None:
