@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -136,6 +137,35 @@ def test_a_failing_pip_is_explained(tmp_path: Path, output: str, remedy: str) ->
         setup.Pip(stand_in).install("anything==1")
     assert output in str(stopped.value)
     assert remedy in str(stopped.value)
+
+
+def test_a_failing_npm_is_explained(tmp_path: Path) -> None:
+    npm = tmp_path / "bin" / "npm"
+    npm.parent.mkdir()
+    npm.write_text("#!/bin/sh\necho 'npm error code ENOTFOUND' >&2\nexit 1\n", "utf-8")
+    npm.chmod(0o755)
+    with pytest.raises(SystemExit) as stopped:
+        setup.install_from_npm(tmp_path, lock.ROOT / "operations")
+    assert "npm error code ENOTFOUND" in str(stopped.value)
+    assert "which registry npm asks" in str(stopped.value)
+
+
+def test_what_comes_from_npm_is_pinned_with_its_digest_and_no_address() -> None:
+    folder = lock.ROOT / "operations"
+    wanted = json.loads((folder / "package.json").read_text("utf-8"))["dependencies"]
+    locked = json.loads((folder / "package-lock.json").read_text("utf-8"))["packages"]
+    assert {name: locked[f"node_modules/{name}"]["version"] for name in wanted} == wanted
+    packages = [package for path, package in locked.items() if path]
+    assert all(package["integrity"].startswith("sha512-") for package in packages)
+    assert not [package for package in packages if "resolved" in package]
+
+
+def test_operators_are_told_the_versions_that_are_tested() -> None:
+    wanted = json.loads((lock.ROOT / "operations" / "package.json").read_text("utf-8"))["dependencies"]
+    pages = "".join((lock.ROOT / "docs" / name).read_text("utf-8") for name in ("install.md", "pm2.md"))
+    named = set(re.findall(r"(?<!\S)(pm2(?:-logrotate)?)@([\d.]+)", pages))
+    assert dict(named) == wanted
+    assert len(named) == len(wanted)
 
 
 def test_a_folder_named_like_the_environment_is_never_overwritten(tmp_path: Path) -> None:
