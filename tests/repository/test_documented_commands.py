@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import redirect_stdout, suppress
 from functools import cache
+from io import StringIO
 from pathlib import Path
-from typing import Any
 
 import pytest
-from pydantic_settings import CliSettingsSource
 
-from targon.cli.main import Targon
+from targon.cli import main
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -22,31 +21,42 @@ NAMES = ("targon", ".venv/bin/targon")
 
 
 @cache
-def command_line() -> argparse.ArgumentParser:
-    parser: object = CliSettingsSource[Any](Targon, cli_parse_args=False).root_parser
-    assert isinstance(parser, argparse.ArgumentParser)
-    return parser
+def help_of(*command: str) -> str:
+    """What a command says to ``--help``."""
+    said = StringIO()
+    with redirect_stdout(said), suppress(SystemExit):
+        main([*command, "--help"])
+    return said.getvalue()
 
 
-def commands_below(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
-    """The commands that a command has, by name."""
-    found: dict[str, argparse.ArgumentParser] = {}
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            found.update(action.choices)
-    return found
+@cache
+def commands_below(*command: str) -> frozenset[str]:
+    """The commands that a command has."""
+    listed = re.search(r"^subcommands:\n\s+\{([\w,]+)\}", help_of(*command), re.MULTILINE)
+    return frozenset(listed[1].split(",")) if listed else frozenset()
 
 
-def unknown(words: list[str]) -> list[str]:
-    """Which of a command's words the command line doesn't know: flags, and a first word that is no command."""
-    parser = command_line()
+@cache
+def flags_of(*command: str) -> frozenset[str]:
+    """The flags of a command; looking at a role's options takes the role's, too."""
+    listed = re.findall(r"^ +(-[^\s,]+(?:, -[^\s,]+)*)", help_of(*command), re.MULTILINE)
+    own = frozenset(flag for line in listed for flag in line.split(", "))
+    own |= {flag.partition(".")[0] for flag in own}  # a group can be given as a whole: --engine none
+    return own | flags_of(*command[2:]) if command[:2] == ("config", "show") and command[2:] else own
+
+
+def unknown(words: Sequence[str]) -> list[str]:
+    """Which of a command's words the command line doesn't know: flags, and a word where a command is expected."""
+    command: list[str] = []
     rest = list(words)
-    while rest and (below := commands_below(parser).get(rest[0])):
-        parser, rest = below, rest[1:]
-    expects_command = bool(commands_below(parser))
+    while rest and rest[0] in commands_below(*command):
+        command.append(rest.pop(0))
+    expects_command = bool(commands_below(*command))
     strangers = [word for word in rest[:1] if expects_command and not word.startswith("-")]
+    if command == ["config", "show"] and rest[:1] in (["prover"], ["verifier"]):
+        command.append(rest[0])
     flags = [word.partition("=")[0] for word in rest if re.match(r"--?[a-z]", word)]
-    return strangers + [flag for flag in flags if flag not in parser._option_string_actions]
+    return strangers + [flag for flag in flags if flag not in flags_of(*command)]
 
 
 def lines(text: str) -> Iterator[str]:
@@ -90,11 +100,12 @@ def test_the_variables_of_a_file_are_flags(file: Path) -> None:
             r"\bTARGON_(PROVER|VERIFIER)__((?:[A-Z]+_?)+(?:__(?:[A-Z]+_?)+)*)\b", file.read_text("utf-8")
         )
     )
-    wrong = [
-        f"TARGON_{role}__{name}"
-        for role, name in named
-        if unknown([role.lower(), f"--{name.removesuffix('_FILE').lower().replace('__', '.')}"])
-    ]
+    wrong = []
+    for role, name in named:
+        # the containers' entrypoint takes NAME_FILE for a file that holds the secret NAME
+        flags = [f"--{form.lower().replace('__', '.')}" for form in (name, name.removesuffix("_FILE"))]
+        if all(unknown([role.lower(), flag]) for flag in flags):
+            wrong.append(f"TARGON_{role}__{name}")
     assert sorted(wrong) == []
 
 
