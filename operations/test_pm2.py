@@ -84,7 +84,7 @@ def test_wrong_flags_are_not_tried_again(pm2: ProcessManager, tmp_path: Path) ->
     shell = ProcessManager(pm2.home, TARGON_PROVER_ARGS="--axon.port 99999", TARGON_LOGS=str(tmp_path))
     shell("start", "ecosystem.config.js", "--only", "prover")
     pm2.wait_for("at an end", lambda: pm2.process("prover")["pid"] == 0, ["prover"])
-    assert "--axon.port: got '99999'" in pm2.log("prover")
+    assert "--axon.port" in pm2.log("prover")
     time.sleep(5.0)  # several times what PM2 waits before a first restart
     assert (pm2.process("prover")["pid"], pm2.process("prover")["pm2_env"]["restart_time"]) == (0, 0)
 
@@ -94,7 +94,7 @@ def test_what_may_come_right_is_tried_again(pm2: ProcessManager, tmp_path: Path)
     shell = ProcessManager(pm2.home, TARGON_PROVER_ARGS=missing, TARGON_LOGS=str(tmp_path))
     shell("start", "ecosystem.config.js", "--only", "prover")
     pm2.wait_for("tried twice", lambda: pm2.process("prover")["pm2_env"]["restart_time"] >= 2, ["prover"])
-    assert "no hotkey 'default' in wallet 'nobody'" in pm2.log("prover")
+    assert "wallet 'nobody'" in pm2.log("prover")
 
 
 def test_the_ecosystem_starts_one_neuron_with_the_shell_s_settings(
