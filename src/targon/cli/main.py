@@ -112,7 +112,7 @@ def _run_role(role: RoleName, arguments: Sequence[str]) -> int:
     loaded = load(role, arguments, os.environ)
     for warning in loaded.warnings:
         sys.stderr.write(f"targon: warning: {warning}\n")
-    code: int = import_module(f"targon.cli.commands.{role}").run(loaded.options)
+    code: int = import_module(f"targon.cli.commands.{role}").run(loaded.options, arguments)
     return code
 
 
@@ -141,6 +141,7 @@ def expected_errors() -> tuple[type[Exception], ...]:
     from targon.protocol.errors import ProtocolError
     from targon.prover import ProverError
     from targon.transport import PortInUse
+    from targon.updates import UpdateError
     from targon.verification import CalibrationError
     from targon.verifier import LogOfAnother
 
@@ -158,6 +159,7 @@ def expected_errors() -> tuple[type[Exception], ...]:
         ProcessDied,
         ProtocolError,
         ProverError,
+        UpdateError,
     )
 
 

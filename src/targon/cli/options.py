@@ -134,8 +134,8 @@ class AutoupdateOptions(Options):
     """Look for new releases, and restart with them."""
     remote: str = "origin"
     """The git remote that releases come from."""
-    channel: str = "stable"
-    """Which releases to follow."""
+    channel: Literal["stable", "beta"] = "stable"
+    """Which releases to follow: beta has candidates and betas as well."""
     interval: float = Field(3600.0, ge=60.0)
     """Seconds between two looks."""
     allowed_signers: Path | None = None

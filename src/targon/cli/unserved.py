@@ -13,7 +13,7 @@ def refuse_unserved(options: RoleOptions) -> None:
     Raises:
         CommandError: naming the option.
     """
-    asked = {"--autoupdate.enabled": options.autoupdate.enabled}
+    asked = {}
     if isinstance(options, VerifierOptions):
         asked["--database.*"] = options.database.given
     for flag, is_asked in asked.items():

@@ -38,6 +38,10 @@ from targon.transport import (
 )
 
 ENGINE_CHECK_S = 30.0
+STOP_S = 25.0
+"""How long requests that are running have to end when the prover is asked to stop: process managers wait 30 s."""
+FLUSH_S = 0.2
+"""From the last answer's end in the engine until it is with its caller."""
 
 
 class Prover:
@@ -73,9 +77,19 @@ class Prover:
             chain, max_age_s=self._settings.max_chain_age_s, monotonic_s=self._clock.monotonic_s
         )
         self._log = structlog.get_logger("targon.prover")
+        self._stop = anyio.Event()
+        self._serving: ProverService | None = None
+
+    def stop(self) -> None:
+        """Ask :meth:`run` to end: nothing new is taken, and what runs has a little time to end well."""
+        self._stop.set()
+
+    def ailing(self) -> str | None:
+        """What keeps it from serving now, in words; None if nothing does."""
+        return "it doesn't serve yet" if self._serving is None else self._ailing(self._serving)
 
     async def run(self, *, task_status: TaskStatus[Axon] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Serve until cancelled. Reports its axon once it is announced and answers.
+        """Serve until :meth:`stop` is called, or cancelled. Reports its axon once it is announced and answers.
 
         Raises:
             PortInUse: before anything else is started.
@@ -113,6 +127,14 @@ class Prover:
                     "prover serves", axon=str(axon), model=self._engine.identity.name, tls=over_tls
                 )
                 task_status.started(axon)
+                self._serving = service
+                await self._stop.wait()
+                with anyio.move_on_after(STOP_S) as scope:
+                    await service.drain()
+                    await anyio.sleep(FLUSH_S)
+                if scope.cancelled_caught:
+                    self._log.warning("requests broken off", after_s=STOP_S)
+                tasks.cancel_scope.cancel()
 
     def _service(self) -> ProverService:
         settings = self._settings

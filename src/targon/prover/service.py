@@ -36,6 +36,9 @@ from targon.prover.view import ChainView
 from targon.transport import Clock, Code, EventStream, Refusal, SignedRequest, send_json, while_connected
 
 SALT_BYTES = 32
+DRAIN_POLL_S = 0.05
+RESTART_S = 30.0
+"""What a caller is told to wait where the prover is about to be started again."""
 
 
 class ProverService:
@@ -69,11 +72,18 @@ class ProverService:
         self._metrics = ProverMetrics(registry, queue)
         self._log = structlog.get_logger("targon.prover")
         self._engine_trouble: str | None = None
+        self._draining = False
 
     @property
     def engine_trouble(self) -> str | None:
         """What the engine failed with last; None while it works."""
         return self._engine_trouble
+
+    async def drain(self) -> None:
+        """Take no more requests, and return when those that were taken have ended."""
+        self._draining = True
+        while self._queue.running or self._queue.waiting:
+            await anyio.sleep(DRAIN_POLL_S)
 
     async def status(self, signed: SignedRequest, receive: Receive, send: Send) -> None:  # noqa: ARG002
         """``GET /v1/status``."""
@@ -83,7 +93,7 @@ class ProverService:
             hotkey=self._hotkey,
             models=(identity.name,),
             dialects=identity.dialects,
-            capacity=self._queue.slots,
+            capacity=0 if self._draining else self._queue.slots,
             queued=self._queue.waiting,
             running=self._queue.running,
         )
@@ -92,6 +102,10 @@ class ProverService:
     async def generate(self, signed: SignedRequest, receive: Receive, send: Send) -> None:
         """``POST /v1/generate``. The engine is let go as soon as the caller is."""
         started_s = self._clock.monotonic_s()
+        if self._draining:
+            raise Refusal(
+                Code.OVERLOADED, "this prover is being restarted; try again", retry_after_s=RESTART_S
+            )
         request = parse_request(signed.body)
         info = self._view.info
         check_parties(

@@ -55,6 +55,7 @@ class VerifierMetrics:
         self._socket: socket.socket | None = None
         self._closed = Block(0)  # the newest block whose step closed; before any, the one that we began in
         self._unwritten: tuple[Head, float] | None = None
+        self._has_closed = False
         self._handled = Counter(
             "targon_verifier_blocks_handled", "Blocks whose step closed.", registry=registry
         )
@@ -78,6 +79,7 @@ class VerifierMetrics:
             if self._journal.standings.stepped_block > before:
                 self._closed = block
                 self._handled.inc()
+                self._has_closed = True
                 self._seconds.observe(self._monotonic_s() - started_s)
 
         return timed_step
@@ -104,6 +106,10 @@ class VerifierMetrics:
         self._closed = max(self._closed, self._watch.block)
         if self._socket is not None:
             await serve(operations_app(self._registry, self.ailing), self._socket, limits=Limits())
+
+    def is_healthy(self) -> bool:
+        """Whether a step has closed since the start, and nothing ails."""
+        return self._has_closed and self.ailing() is None
 
     def ailing(self) -> str | None:
         """What is wrong now, in words; None if nothing is."""

@@ -147,6 +147,10 @@ class Verifier:
             registry=registry,
         )
 
+    def is_healthy(self) -> bool:
+        """Whether a step has closed since it was started, and nothing ails it."""
+        return self._metrics.is_healthy()
+
     def stop(self) -> None:
         """Ask :meth:`run` to end: the step that is running is abandoned, and nobody is charged for it."""
         self._stop.set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
 import anyio
@@ -13,22 +14,21 @@ from targon.cli.keys import open_hotkey
 from targon.cli.logging import configure_logging
 from targon.cli.operations import named_registry
 from targon.cli.prover_options import ProverOptions
-from targon.cli.signals import run_until_signalled
-from targon.cli.unserved import refuse_unserved
+from targon.cli.updating import run_with_updates
 from targon.prover import Prover, ProverSettings
+from targon.updates import restart
 
 
-def run(options: ProverOptions) -> int:
-    """Serve until a signal."""
+def run(options: ProverOptions, flags: Sequence[str] = ()) -> int:
+    """Serve until a signal, or an update."""
     configure_logging(
         debug=options.logging.debug,
         trace=options.logging.trace,
         json_lines=options.logging.json_lines,
         neuron=options.neuron.name,
     )
-    refuse_unserved(options)
-    anyio.run(_serve, options, open_hotkey(options.wallet))
-    return 0
+    updated = anyio.run(_serve, options, flags, open_hotkey(options.wallet))
+    return restart() if updated else 0
 
 
 def settings_of(options: ProverOptions) -> ProverSettings:
@@ -45,7 +45,7 @@ def settings_of(options: ProverOptions) -> ProverSettings:
     )
 
 
-async def _serve(options: ProverOptions, signer: Keypair) -> None:
+async def _serve(options: ProverOptions, flags: Sequence[str], signer: Keypair) -> bool:
     async with AsyncExitStack() as stack:
         chain = await open_chain(options.subtensor.chain_endpoint, options.netuid, options.subtensor.network)
         stack.push_async_callback(chain.aclose)
@@ -58,4 +58,11 @@ async def _serve(options: ProverOptions, signer: Keypair) -> None:
             settings=settings_of(options),
             registry=named_registry("prover", options.neuron.name),
         )
-        await run_until_signalled(prover.run)
+        return await run_with_updates(
+            options.autoupdate,
+            "prover",
+            flags,
+            run=prover.run,
+            stop=prover.stop,
+            healthy=lambda: prover.ailing() is None,
+        )

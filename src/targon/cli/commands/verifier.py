@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -17,8 +18,8 @@ from targon.cli.errors import CommandError
 from targon.cli.keys import open_hotkey
 from targon.cli.logging import configure_logging
 from targon.cli.operations import named_registry
-from targon.cli.signals import run_until_signalled
 from targon.cli.unserved import refuse_unserved
+from targon.cli.updating import run_with_updates
 from targon.cli.verifier_options import VerifierOptions
 from targon.engines import ModelIdentity
 from targon.ledger import SqliteLog
@@ -27,6 +28,7 @@ from targon.protocol.draws import SECRET_BYTES
 from targon.protocol.primitives import Block
 from targon.protocol.profile import PROFILES
 from targon.transport import Deadlines, NeuronClient
+from targon.updates import restart
 from targon.verification import Calibration, CalibrationError, find_calibration
 from targon.verifier import (
     AxonSettings,
@@ -40,16 +42,16 @@ from targon.verifier import (
 logger = structlog.get_logger(__name__)
 
 
-def run(options: VerifierOptions) -> int:
-    """Verify until a signal."""
+def run(options: VerifierOptions, flags: Sequence[str] = ()) -> int:
+    """Verify until a signal, or an update."""
     configure_logging(
         debug=options.logging.debug,
         trace=options.logging.trace,
         json_lines=options.logging.json_lines,
     )
     refuse_unserved(options)
-    anyio.run(_verify, options, open_hotkey(options.wallet))
-    return 0
+    updated = anyio.run(_verify, options, flags, open_hotkey(options.wallet))
+    return restart() if updated else 0
 
 
 def settings_of(options: VerifierOptions) -> VerifierSettings:
@@ -81,7 +83,7 @@ def deadlines_of(options: VerifierOptions) -> Deadlines:
     return Deadlines(first_byte_s=timeout_s, between_bytes_s=timeout_s, total_s=timeout_s)
 
 
-async def _verify(options: VerifierOptions, signer: Keypair) -> None:
+async def _verify(options: VerifierOptions, flags: Sequence[str], signer: Keypair) -> bool:
     folder = options.data.path.expanduser()
     async with AsyncExitStack() as stack:
         chain = await open_chain(options.subtensor.chain_endpoint, options.netuid, options.subtensor.network)
@@ -118,7 +120,14 @@ async def _verify(options: VerifierOptions, signer: Keypair) -> None:
             metrics_port=options.metrics.port or None,
             registry=named_registry("verifier", "verifier"),
         )
-        await run_until_signalled(verifier.run, verifier.stop)
+        return await run_with_updates(
+            options.autoupdate,
+            "verifier",
+            flags,
+            run=verifier.run,
+            stop=verifier.stop,
+            healthy=verifier.is_healthy,
+        )
 
 
 def _find_calibration(options: VerifierOptions, identity: ModelIdentity) -> Calibration | None:
