@@ -143,7 +143,6 @@ def test_a_role_whose_chain_cannot_be_reached_says_which_it_wanted(capsys, tmp_p
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("prover", "--autoupdate.enabled"),
         ("verifier", "--database.host", "127.0.0.1"),
     ],
 )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import runpy
 import shutil
-import subprocess
 import sys
+import sysconfig
 import time
+import venv
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
@@ -57,6 +59,17 @@ def release(folder: Path, version: str) -> Path:
     return signers
 
 
+def make_environment(checkout: Path) -> None:
+    """An environment of the checkout's own, with what this one has installed, that counts as set up."""
+    folder = checkout / ".venv"
+    venv.create(folder, symlinks=True)
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    installed = folder / "lib" / version / "site-packages" / "installed.pth"
+    installed.write_text(f"{sysconfig.get_path('purelib')}\n", "utf-8")
+    (environment, *_) = runpy.run_path(str(checkout / "scripts" / "setup.py"))["ENVIRONMENTS"]
+    (folder / "run.stamp").write_text(environment.fingerprint(), "utf-8")
+
+
 async def version_of(client: NeuronClient, network: Network, port: int, prover: Hotkey) -> str | None:
     """The version that the prover says it is; None while it doesn't answer."""
     caller = open_hotkey(WalletOptions(name="verifier", path=network.folder / "wallets"))
@@ -71,7 +84,7 @@ async def test_a_prover_updates_itself_from_a_signed_release_and_stays_the_same_
     network.enrol("verifier", stake=10_000)
     signers = await anyio.to_thread.run_sync(release, network.folder, "9.0.0")
     checkout = network.folder / "checkout"
-    (checkout / ".venv").symlink_to(ROOT / ".venv")
+    await anyio.to_thread.run_sync(make_environment, checkout)
     starter, port = network.folder / "launcher.py", free_port()
     shutil.copy(launcher.__file__, starter)
     command = [
@@ -86,25 +99,23 @@ async def test_a_prover_updates_itself_from_a_signed_release_and_stays_the_same_
         **os.environ,
         "PYTHONPATH": str(checkout / "src"),
         "GIT_CONFIG_GLOBAL": "/dev/null",
-        "PYTHON": str(ROOT / ".venv" / "bin" / "python"),
     }
     output = network.folder / "prover.out"
     with output.open("wb") as sink:
-        process = subprocess.Popen(command, env=environment, stdout=sink, stderr=sink, cwd=checkout)
-    try:
-        async with NeuronClient() as client:
+        process = await anyio.open_process(command, env=environment, stdout=sink, stderr=sink, cwd=checkout)
+    async with process, NeuronClient() as client:
+        try:
             deadline = time.monotonic() + WAIT_S
             while (
                 await version_of(client, network, port, prover) != "9.0.0"
-                or b"updated" not in output.read_bytes()
+                or "updated" not in output.read_text()
             ):
-                assert process.poll() is None, output.read_text()
+                assert process.returncode is None, output.read_text()
                 assert time.monotonic() < deadline, output.read_text()
                 await anyio.sleep(0.2)
-    finally:
-        process.terminate()
-        code = await anyio.to_thread.run_sync(process.wait)
-    assert code == 0, output.read_text()
+        finally:
+            process.terminate()
+        assert await process.wait() == 0, output.read_text()
 
 
 async def test_updates_that_were_asked_for_without_the_launcher_keep_a_prover_from_starting(network):
