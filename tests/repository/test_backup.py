@@ -12,7 +12,8 @@ import pytest
 
 from scripts import backup
 from targon.ledger import SqliteLog, Standings, replay
-from tests.ledger.writer import acknowledged
+from tests.ledger.worlds import SqliteWorld
+from tests.ledger.writer_process import lines, writer
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = bytes(range(32))
@@ -43,16 +44,11 @@ async def restored(folder: Path) -> Standings:
 
 def test_a_log_is_copied_whole_while_it_is_written(data: Path, tmp_path: Path) -> None:
     target = tmp_path / "copy"
-    command = [sys.executable, "-m", "tests.ledger.writer", str(data / backup.LOG)]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as writer:
-        assert writer.stdout is not None
-        try:
-            before = [acknowledged(writer.stdout.readline()) for _ in range(20)][-1]
-            for _ in range(3):  # the later ones replace what is there
-                result = run(data, target)
-                assert result.returncode == 0, result.stderr
-        finally:
-            writer.kill()
+    with writer(SqliteWorld(data / backup.LOG)) as process:
+        before = lines(process, 20)[-1]
+        for _ in range(3):  # the later ones replace what is there
+            result = run(data, target)
+            assert result.returncode == 0, result.stderr
     standings = anyio.run(restored, target)
     assert standings.head.seq >= before.seq
     assert f"{standings.head.seq + 1} records" in result.stdout
