@@ -140,19 +140,6 @@ def test_a_role_whose_chain_cannot_be_reached_says_which_it_wanted(capsys, tmp_p
     assert f"chain endpoint: got '{endpoint}', expected" in err
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ("verifier", "--database.host", "127.0.0.1"),
-    ],
-)
-def test_what_this_version_cannot_do_is_refused_and_not_forgotten(capsys, arguments):
-    code, _, err = _run(capsys, *arguments)
-    assert code == 1
-    assert f"targon: {arguments[1].rpartition('.')[0]}" in err
-    assert "this version cannot do it yet" in err
-
-
 def test_only_the_command_that_is_asked_for_is_imported(tmp_path):
     script = (
         "import sys; from targon.cli import main\n"

@@ -17,12 +17,11 @@ from targon.cli.engine import check_reference, opened_engine
 from targon.cli.errors import CommandError
 from targon.cli.keys import open_hotkey
 from targon.cli.logging import configure_logging
+from targon.cli.logs import opened_log
 from targon.cli.operations import named_registry
-from targon.cli.unserved import refuse_unserved
 from targon.cli.updating import run_with_updates
 from targon.cli.verifier_options import VerifierOptions
 from targon.engines import ModelIdentity
-from targon.ledger import SqliteLog
 from targon.oracle import OracleError, Passage, StandardLibraryText
 from targon.protocol.draws import SECRET_BYTES
 from targon.protocol.primitives import Block
@@ -49,7 +48,6 @@ def run(options: VerifierOptions, flags: Sequence[str] = ()) -> int:
         trace=options.logging.trace,
         json_lines=options.logging.json_lines,
     )
-    refuse_unserved(options)
     updated = anyio.run(_verify, options, flags, open_hotkey(options.wallet))
     return restart() if updated else 0
 
@@ -89,12 +87,10 @@ async def _verify(options: VerifierOptions, flags: Sequence[str], signer: Keypai
         chain = await open_chain(options.subtensor.chain_endpoint, options.netuid, options.subtensor.network)
         stack.push_async_callback(chain.aclose)
         secret = await anyio.to_thread.run_sync(master_secret, folder)
-        log = await SqliteLog.open(folder / "log.sqlite")
-        stack.push_async_callback(log.aclose)
+        log = await stack.enter_async_context(opened_log(options, read_only=False))
         serving = None
         if not options.neuron.axon_off:
-            readable = await SqliteLog.open(folder / "log.sqlite", read_only=True)
-            stack.push_async_callback(readable.aclose)
+            readable = await stack.enter_async_context(opened_log(options, read_only=True))
             serving = Serving(log=readable, axon=axon_of(options))
         engine = await stack.enter_async_context(
             opened_engine(options.engine, options.neuron.given_tgi_endpoint)
