@@ -5,8 +5,9 @@ python -m benchmarks.endurance [--blocks 10000] [--block_seconds 0.2]
 Everything is real and a process of its own: ``targon verifier`` on a log in Redis, ``targon prover``, an engine for
 each (a model of random weights with the default model's tokenizer, so that blocks can pass quickly), the
 embedded chain. Outages, in turns: Redis is killed (SIGKILL) and started again; the verifier's engine likewise;
-the chain's file is moved away for a while, so that it can't be asked. At the end the log is read as anyone could read it, and
-must tell of every interval, hold every attempt that the prover answered exactly once, and agree with the chain.
+the chain's file is moved away for a while, so that it can't be asked. At the end the log is read as anyone could
+read it, and must tell of every interval, hold every attempt that the prover answered exactly once, and agree with
+the chain.
 
 Exit code 0 if all of that holds and the verifier's memory is flat.
 """
