@@ -9,12 +9,14 @@ PY := $(BIN)/python
 FLOOR := 95
 FLOOR_ROOMS := protocol ledger chain
 # measured on these rooms' own tests alone: tracing slows the others, which run models and processes
+SYSTEM := end_to_end localnet updates doctor
+# tests of whole processes together; a target of their own, because they take minutes
 
 # a Subtensor node whose sudo key is //Alice; docs/subtensor.md says how to get one
 NODE = $(or $(TARGON_TEST_SUBTENSOR),$(error TARGON_TEST_SUBTENSOR is missing: expected the address of a test node, \
   as in TARGON_TEST_SUBTENSOR=ws://127.0.0.1:9944 make test-chain; docs/subtensor.md says how to start one))
 
-.PHONY: help demo test test-chain test-engines test-operations mutation check format bench vectors lock clean setup
+.PHONY: help demo test test-system test-chain test-engines test-operations mutation check format bench vectors lock clean setup
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -22,7 +24,7 @@ help: ## Show this list
 demo: .venv/run.stamp ## Run a whole network here: chain, verifiers, provers, cheats (minutes; needs no GPU)
 	@$(BIN)/targon localnet $(ARGS)
 
-test: .venv/develop.stamp ## Run every test, and hold protocol/, ledger/ and chain/ to 95% line coverage
+test: .venv/develop.stamp ## Run the tests of every room, and hold protocol/, ledger/ and chain/ to 95% line coverage
 ifdef ARGS
 	@$(PY) -m pytest $(ARGS)
 else
@@ -31,8 +33,11 @@ else
 	  echo "Line coverage of $$room/ by its own tests, at least $(FLOOR)%:"; \
 	  $(PY) -m coverage report --include="src/targon/$$room/*" --fail-under=$(FLOOR); \
 	done
-	@$(PY) -m pytest $(FLOOR_ROOMS:%=--ignore=tests/%)
+	@$(PY) -m pytest $(FLOOR_ROOMS:%=--ignore=tests/%) $(SYSTEM:%=--ignore=tests/%)
 endif
+
+test-system: .venv/develop.stamp ## Test whole networks, updates and the doctor: processes together (minutes)
+	@$(PY) -m pytest $(or $(ARGS),$(SYSTEM:%=tests/%))
 
 test-chain: .venv/develop.stamp ## Test against a Subtensor node (minutes): TARGON_TEST_SUBTENSOR=ws://127.0.0.1:9944 make test-chain
 	@TARGON_TEST_SUBTENSOR=$(NODE) $(PY) -m pytest $(or $(ARGS),-k subtensor tests/chain)
