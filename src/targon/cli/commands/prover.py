@@ -15,6 +15,7 @@ from targon.cli.logging import configure_logging
 from targon.cli.operations import named_registry
 from targon.cli.prover_options import ProverOptions
 from targon.cli.updating import run_with_updates
+from targon.protocol.primitives import Hotkey
 from targon.prover import Prover, ProverSettings
 from targon.updates import restart
 
@@ -49,6 +50,8 @@ async def _serve(options: ProverOptions, flags: Sequence[str], signer: Keypair) 
     async with AsyncExitStack() as stack:
         chain = await open_chain(options.subtensor.chain_endpoint, options.netuid, options.subtensor.network)
         stack.push_async_callback(chain.aclose)
+        # told now, not after an engine's minutes of loading
+        await chain.require_uid(Hotkey(signer.ss58_address))
         prover = Prover(
             engine=await stack.enter_async_context(
                 opened_engine(options.engine, options.neuron.given_tgi_endpoint)

@@ -24,7 +24,7 @@ from targon.cli.verifier_options import VerifierOptions
 from targon.engines import ModelIdentity
 from targon.oracle import OracleError, Passage, StandardLibraryText
 from targon.protocol.draws import SECRET_BYTES
-from targon.protocol.primitives import Block
+from targon.protocol.primitives import Block, Hotkey
 from targon.protocol.profile import PROFILES
 from targon.transport import Deadlines, NeuronClient
 from targon.updates import restart
@@ -86,6 +86,8 @@ async def _verify(options: VerifierOptions, flags: Sequence[str], signer: Keypai
     async with AsyncExitStack() as stack:
         chain = await open_chain(options.subtensor.chain_endpoint, options.netuid, options.subtensor.network)
         stack.push_async_callback(chain.aclose)
+        # told now, not after an engine's minutes of loading
+        await chain.require_uid(Hotkey(signer.ss58_address))
         secret = await anyio.to_thread.run_sync(master_secret, folder)
         log = await stack.enter_async_context(opened_log(options, read_only=False))
         serving = None
