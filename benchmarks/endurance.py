@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import shutil
 import signal
 import socket
 import statistics
@@ -49,6 +48,7 @@ from targon.ledger.redis import RedisAddress, RedisLog
 from targon.protocol.primitives import Hotkey
 from targon.protocol.schedule import INTERVAL_BLOCKS
 from tests.ledger.redis_server import RedisServer, free_port
+from tests.tiny_model import make_tiny_model
 
 OUTAGE_EVERY_S = 45.0
 CHAIN_AWAY_S = 8.0
@@ -149,27 +149,7 @@ class World:
 
 def make_model(folder: Path, positions: int) -> None:
     """A Llama of random weights, and how far honest engines of it differ, measured as for any model."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    from targon.engines.default_model import ensure_default_model
-
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=49_152,
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=8_192,
-        bos_token_id=1,
-        eos_token_id=2,
-    )
-    model = folder / "model"
-    LlamaForCausalLM(config).save_pretrained(model)
-    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
-        shutil.copy(ensure_default_model() / name, model / name)
+    model = make_tiny_model(folder / "model")
     subprocess.run(
         [
             *(sys.executable, "-m", "targon.cli", "calibrate", "--model", str(model)),
