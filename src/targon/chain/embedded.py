@@ -135,6 +135,10 @@ class EmbeddedChain:
                 raise UnknownBlock(block, current)
         return self._hash(block)
 
+    async def block_time(self, block: Block) -> float:
+        """When a block begins, in seconds since 1970-01-01 UTC: by the clock of whoever created the chain."""
+        return self._store.identity.genesis_time + block * self._settings.block_seconds
+
     async def blocks(self) -> AsyncGenerator[Block, None]:
         """The current block, then each new one; the clock is asked a few times per block."""
         last = Block(-1)

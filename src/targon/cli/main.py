@@ -31,6 +31,7 @@ COMMANDS = {
     "prover": "",
     "verifier": "",
     "config": "config:ConfigCommand",
+    "doctor": "doctor:DoctorCommand",
     "engine": "engine:EngineCommand",
     "status": "log:StatusCommand",
     "why": "log:WhyCommand",

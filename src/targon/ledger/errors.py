@@ -42,11 +42,13 @@ class CorruptLog(LedgerError):
     Attributes:
         seq: the first record that is wrong.
         problem: what is wrong with it.
+        torn: whether it is the last one alone, which a writer that opens the log takes off.
     """
 
-    def __init__(self, seq: int, problem: str) -> None:
+    def __init__(self, seq: int, problem: str, *, torn: bool = False) -> None:
         self.seq = seq
         self.problem = problem
+        self.torn = torn
         super().__init__(f"record {seq}: {problem}")
 
 

@@ -174,7 +174,7 @@ class LogFile:
             raise CorruptLog(min(wrong, head.seq), f"{problem}; the log goes on to record {head.seq}")
         if not repair:
             raise CorruptLog(
-                wrong, f"{problem}; a verifier that opens the log takes this torn last record off"
+                wrong, f"{problem}; a verifier that opens the log takes this torn last record off", torn=True
             )
         self._take_off(head.seq, start)
         logger.warning("torn_record_removed", path=str(self._path), seq=wrong, problem=problem)

@@ -1,0 +1,47 @@
+"""The doctor: checks everything that a role needs before it runs, and says what to do about what is wrong.
+
+A check is a small function over ports and values that are passed in (:class:`Check`); :func:`examine` runs them at
+once. :func:`prover_checks` and :func:`verifier_checks` say what a role needs. This room must never change anything: it
+writes no log, announces no address, sets no weights and makes no key. And it never waits without a deadline.
+"""
+
+from __future__ import annotations
+
+from targon.doctor.chain import TellsTime
+from targon.doctor.engine import EnginePlace
+from targon.doctor.examination import Check, Row, blocking, examine
+from targon.doctor.findings import Finding, Outcome, Result, bad, good, note
+from targon.doctor.keys import PASSWORD, WalletPlace
+from targon.doctor.log import LogPlace, SqlitePlace
+from targon.doctor.reach import Asked, ask
+from targon.doctor.report import as_json, is_well, show
+from targon.doctor.roles import Common, ProverNeeds, VerifierNeeds, prover_checks, verifier_checks
+
+__all__ = [
+    "PASSWORD",
+    "Asked",
+    "Check",
+    "Common",
+    "EnginePlace",
+    "Finding",
+    "LogPlace",
+    "Outcome",
+    "ProverNeeds",
+    "Result",
+    "Row",
+    "SqlitePlace",
+    "TellsTime",
+    "VerifierNeeds",
+    "WalletPlace",
+    "as_json",
+    "ask",
+    "bad",
+    "blocking",
+    "examine",
+    "good",
+    "is_well",
+    "note",
+    "prover_checks",
+    "show",
+    "verifier_checks",
+]

@@ -1,0 +1,107 @@
+"""Asks a prover at an address who it is, as a verifier would: a connection, and a signed request for its status."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from targon.chain import Axon
+from targon.protocol.keys import Signer
+from targon.protocol.messages import ProverStatus
+from targon.protocol.primitives import Hotkey
+from targon.transport import (
+    BadResponse,
+    Code,
+    Deadlines,
+    Disconnected,
+    NeuronClient,
+    Refused,
+    TimedOut,
+    TransportError,
+    Unreachable,
+)
+
+DEADLINES = Deadlines(connect_s=5.0, first_byte_s=5.0, between_bytes_s=5.0, total_s=8.0)
+"""A status is said at once; a packet filter that drops says nothing, however long one waits."""
+
+Kind = Literal["answers", "refuses", "clock", "another", "stranger", "silent"]
+"""``answers``: with its status. ``refuses``: it is that hotkey's, and doesn't serve the one that asked. ``clock``: our
+clocks differ. ``another``: a neuron with another hotkey. ``stranger``: something that is no neuron. ``silent``: no
+answer."""
+
+_ABOUT_THE_CALLER = frozenset(
+    {
+        Code.NOT_REGISTERED,
+        Code.NO_VALIDATOR_PERMIT,
+        Code.CHAIN_UNAVAILABLE,
+        Code.TOO_MANY_REQUESTS,
+        Code.TOO_MANY_CONCURRENT,
+        Code.OVERLOADED,
+    }
+)
+"""Refusals that come only after the request was found to be for the hotkey that answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What came of asking."""
+
+    kind: Kind
+    said: str
+    """In words."""
+    took_s: float
+
+    @property
+    def is_it(self) -> bool:
+        """Whether the hotkey that was asked for answered, be it with a refusal. Status and refusals are not signed:
+        only a receipt proves who answers."""
+        return self.kind in ("answers", "refuses", "clock")
+
+
+async def ask(axon: Axon, hotkey: Hotkey, signer: Signer, monotonic_s: Callable[[], float]) -> Asked:
+    """Ask for the status of the prover that should serve at an address."""
+    began_s = monotonic_s()
+    async with NeuronClient(deadlines=DEADLINES) as client:
+        try:
+            status = await client.status(axon, hotkey, signer)
+        except TransportError as error:
+            kind, said = _explained(error, hotkey)
+        else:
+            kind, said = _told(status, hotkey)
+    return Asked(kind, said, monotonic_s() - began_s)
+
+
+def _told(status: ProverStatus, hotkey: Hotkey) -> tuple[Kind, str]:
+    if status.hotkey != hotkey:
+        return "another", f"it says that it is {status.hotkey}, expected {hotkey}"
+    serves = f"{', '.join(status.models)} in {', '.join(status.dialects)}"
+    busy = f"{status.running} of {status.capacity} places taken"
+    return "answers", f"it serves {serves}; software {status.version}, {busy}"
+
+
+def _explained(error: TransportError, hotkey: Hotkey) -> tuple[Kind, str]:
+    if isinstance(error, Refused):
+        if error.code == Code.WRONG_RECEIVER:
+            return "another", f"another hotkey answers there: {error.expected}, expected {hotkey}"
+        if error.code == Code.STALE_NONCE:
+            return (
+                "clock",
+                f"its clock and ours differ: our request was {error.got}, expected {error.expected}",
+            )
+        if error.code in _ABOUT_THE_CALLER:
+            return (
+                "refuses",
+                f"it is there, and doesn't serve the hotkey that asked: {error.code}: {error.message}",
+            )
+        return (
+            "stranger",
+            f"what answers there is no prover of this protocol: HTTP {error.status} {error.message}",
+        )
+    if isinstance(error, BadResponse):
+        return "stranger", f"what answers there is no prover of this protocol: {error}"
+    if isinstance(error, TimedOut):
+        return "silent", f"connected, and then no answer for {error.after_s:g} s"
+    if isinstance(error, Unreachable | Disconnected):
+        return "silent", str(error)
+    return "silent", f"this machine could not ask: {error}"

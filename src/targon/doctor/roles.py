@@ -1,0 +1,182 @@
+"""What each role needs: its checks, in the order in which one depends on another."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from targon import __version__
+from targon.chain import Chain
+from targon.doctor import chain, keys, log, machine, ports, registration, software
+from targon.doctor.engine import EnginePlace, check_calibration, check_engine
+from targon.doctor.examination import Check, blocking
+from targon.doctor.findings import Result
+from targon.protocol.profile import Profile
+from targon.prover import ProverSettings
+
+CGROUP: Final = Path("/sys/fs/cgroup")
+LOG_S: Final = log.READ_S + 15.0
+ENGINE_S: Final = 180.0
+"""Trying an engine takes some dozens of answers; a slow one, on a processor, takes its time."""
+HEAD_S: Final = 90.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Common:
+    """What every role needs, and what the checks look by."""
+
+    wallet: keys.WalletPlace
+    open_chain: Callable[[], Awaitable[Chain]]
+    network: str = ""
+    """The network that the chain should be, by its name; empty: any."""
+    engine: EnginePlace
+    metrics_port: int | None = None
+    now_s: Callable[[], float] = time.time
+    monotonic_s: Callable[[], float] = time.monotonic
+    proc: Path = log.PROC
+    cgroup: Path = CGROUP
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProverNeeds:
+    """What a prover is started with."""
+
+    common: Common
+    settings: ProverSettings
+    public: bool
+    """Whether verifiers are on other machines."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifierNeeds:
+    """What a verifier is started with."""
+
+    common: Common
+    log: log.LogPlace
+    folder: Path
+    """What lies on its disk grows."""
+    profile: Profile
+    version_key: int
+    disable_set_weights: bool = False
+    calibration: Path | None = None
+
+
+def prover_checks(needs: ProverNeeds) -> list[Check]:
+    """What must hold for a prover to start, to be found, and to be given work."""
+    common, settings = needs.common, needs.settings
+    first = _First(common)
+    port = Check(
+        "port", lambda signer: ports.check_port(settings, signer, common.monotonic_s), (first.hotkey,)
+    )
+    return [
+        *first.checks(),
+        Check("seen as a prover", registration.check_taken_for_prover, (first.uid, first.hotkey)),
+        port,
+        Check(
+            "announced address",
+            lambda holder, signer: ports.check_announced(
+                holder, signer, settings, common.monotonic_s, public=needs.public
+            ),
+            (port, first.hotkey),
+            deadline_s=30.0,
+        ),
+        Check(
+            "address on chain",
+            lambda graph, holder, signer: ports.check_axon(graph, holder, signer, settings),
+            (first.uid, port, first.hotkey),
+        ),
+        *_metrics(common),
+        Check("engine", lambda: check_engine(common.engine, reference=False), deadline_s=ENGINE_S),
+        *_machine(common, "prover", common.engine.folder if common.engine.started else Path.cwd()),
+    ]
+
+
+def verifier_checks(needs: VerifierNeeds) -> list[Check]:
+    """What must hold for a verifier to start, to go on from its log, and to set weights that are taken."""
+    common, place = needs.common, needs.log
+    first = _First(common)
+    engine = Check("engine", lambda: check_engine(common.engine, reference=True), deadline_s=ENGINE_S)
+    story = Check("log", lambda *_: log.check_log(place), place.needed, deadline_s=LOG_S)
+    own_checks = place.checks
+    return [
+        *first.checks(),
+        Check("permit", registration.check_permit, (first.uid, first.hotkey)),
+        Check(
+            "weights",
+            lambda link, graph, signer: registration.check_weights(
+                link, graph, signer, needs.version_key, off=needs.disable_set_weights
+            ),
+            (first.chain, first.uid, first.hotkey),
+        ),
+        *_metrics(common),
+        engine,
+        Check("calibration", blocking(lambda found: check_calibration(found, needs.calibration)), (engine,)),
+        *own_checks,
+        story,
+        Check(
+            "log: whose",
+            lambda told, signer: log.check_whose(told, signer, needs.profile),
+            (story, first.hotkey),
+        ),
+        Check("log: network", log.check_network, (story, first.chain)),
+        Check("log: software", lambda told: log.check_software(told, __version__), (story,)),
+        Check(
+            "log: growth",
+            blocking(lambda told, link: machine.judge_growth(told, link, machine.room_of(needs.folder))),
+            (story, first.chain),
+        ),
+        *_machine(common, "verifier", needs.folder),
+    ]
+
+
+class _First:
+    """The checks that every role begins with."""
+
+    def __init__(self, common: Common) -> None:
+        self._common = common
+        self.hotkey = Check("hotkey", blocking(lambda: keys.check_hotkey(common.wallet)))
+        self.chain = Check(
+            "chain",
+            lambda: chain.check_chain(common.open_chain, common.network, common.monotonic_s),
+            deadline_s=60.0,
+        )
+        self.head = Check(
+            "head", lambda link: chain.check_head(link, common.now_s), (self.chain,), deadline_s=HEAD_S
+        )
+        self.uid = Check("registration", registration.check_uid, (self.chain, self.hotkey))
+
+    def checks(self) -> Sequence[Check]:
+        extras = frozenset({software.ENGINE}) if self._common.engine.started else frozenset[str]()
+        return (
+            Check("software", blocking(lambda: software.check_software(extras))),
+            self.hotkey,
+            Check("coldkey", blocking(lambda: keys.check_coldkey(self._common.wallet))),
+            self.chain,
+            self.head,
+            Check("clock", chain.check_clock, (self.chain, self.head)),
+            self.uid,
+        )
+
+
+def _metrics(common: Common) -> list[Check]:
+    port = common.metrics_port
+    return [] if port is None else [Check("metrics port", lambda: ports.check_metrics_port(port))]
+
+
+def _machine(common: Common, role: str, folder: Path) -> list[Check]:
+    def memory() -> Result:
+        needed = machine.LEAST_MEMORY + common.engine.memory
+        return machine.judge_memory(machine.available_memory(common.proc, common.cgroup), needed)
+
+    def files() -> Result:
+        return machine.judge_files(*resource.getrlimit(resource.RLIMIT_NOFILE), machine.FILES[role])
+
+    return [
+        Check("disk", blocking(lambda: machine.judge_disk(machine.room_of(folder), folder))),
+        Check("memory", blocking(memory)),
+        Check("open files", blocking(files)),
+    ]
