@@ -84,11 +84,12 @@ async def examine(checks: Sequence[Check]) -> list[Row]:
 
 
 async def _run(check: Check, results: dict[Check, Result]) -> Result:
-    without = [need.name for need in check.needs if results[need].value is None]
-    if without and all(_untroubled(results[need]) for need in check.needs):
+    without = [need for need in check.needs if results[need].value is None]
+    if any(_untroubled(results[need]) for need in without):
         return Result(())
     if without:
-        return _only("note", f"not checked: that needs what {' and '.join(without)} should have found")
+        names = " and ".join(need.name for need in without)
+        return _only("note", f"not checked: that needs what {names} should have found")
     try:
         with anyio.fail_after(check.deadline_s):
             return await check.look(*(results[need].value for need in check.needs))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 Outcome = Literal["good", "note", "bad"]
 """``good``: as it should be. ``note``: worth knowing, or not checked. ``bad``: the role wouldn't start, or not work."""
@@ -28,7 +28,7 @@ class Result:
     """
 
     findings: tuple[Finding, ...]
-    value: object = None
+    value: Any = None
 
 
 def good(found: str, advice: str = "", *, value: object = None) -> Result:

@@ -201,7 +201,7 @@ def check_folder(folder: Path) -> Result:
     if folder.exists() and not folder.is_dir():
         return bad(f"{folder} is a file, expected a folder", "give a folder as --data.path")
     there = next(place for place in (folder, *folder.parents) if place.exists())
-    if not os.access(there, os.W_OK | os.X_OK):
+    if not os.access(there, os.W_OK | os.X_OK, effective_ids=True):
         return bad(
             f"{there} can't be written by this user",
             f"sudo chown -R {os.getuid()} {there}, or give a folder of this user's as --data.path",

@@ -1,0 +1,233 @@
+"""``targon doctor`` as a process: what it prints, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from bittensor.wallet import Wallet
+
+from targon.chain import EmbeddedChain
+from targon.cli import main
+from targon.doctor import (
+    PASSWORD,
+    Common,
+    EnginePlace,
+    ProverNeeds,
+    SqlitePlace,
+    VerifierNeeds,
+    WalletPlace,
+    prover_checks,
+    verifier_checks,
+)
+from targon.engines import serve_engine
+from targon.ledger import LogOpened
+from targon.protocol.profile import STANDARD
+from targon.prover import ProverSettings
+from tests.doctor.looks import ANOTHER
+from tests.ledger.damage import write
+from tests.ledger.history import log_opened
+from tests.neuron_processes import Network, free_port
+from tests.prover.world import PROVER, a_prover
+from tests.tiny_engine import TinyEngine
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "doctor.md"
+RUN_S = 60.0
+
+
+async def doctor(*words: str, **environment: str) -> tuple[int, str]:
+    """Its exit code, and what it printed."""
+    with anyio.fail_after(RUN_S):
+        done = await anyio.run_process(
+            [sys.executable, "-m", "targon.cli", "doctor", *words],
+            check=False,
+            env={**os.environ, **environment},
+        )
+    return done.returncode, (done.stdout or done.stderr).decode()
+
+
+async def examined(*words: str, **environment: str) -> tuple[int, dict[str, list[dict[str, str]]]]:
+    """Its exit code, and its findings by check."""
+    code, said = await doctor(*words, "--json", **environment)
+    found: dict[str, Any] = json.loads(said)
+    assert set(found) == {"role", "well", "findings"}
+    assert (found["role"], found["well"]) == (words[0], code == 0)
+    rows: dict[str, list[dict[str, str]]] = {}
+    for row in found["findings"]:
+        assert set(row) == {"check", "outcome", "found", "advice"}
+        rows.setdefault(row["check"], []).append(row)
+    return code, rows
+
+
+def outcomes(rows: dict[str, list[dict[str, str]]], outcome: str) -> set[str]:
+    return {check for check, found in rows.items() if outcome in {row["outcome"] for row in found}}
+
+
+def flags(network: Network, name: str) -> list[str]:
+    return [
+        *("--subtensor.chain_endpoint", f"sqlite://{network.chain}"),
+        *("--wallet.name", name, "--wallet.path", str(network.folder / "wallets")),
+    ]
+
+
+@pytest.mark.anyio
+async def test_a_prover_s_machine_with_all_that_it_needs_is_well(tmp_path: Path) -> None:
+    network = Network(tmp_path, [])
+    network.enrol("prover")
+    async with serve_engine(TinyEngine(), tmp_path / "run" / "engine.sock"):
+        engine = ("--engine.socket", str(tmp_path / "run" / "engine.sock"))
+        ports = ("--axon.port", str(free_port()), "--metrics.port", str(free_port()))
+        code, rows = await examined("prover", *flags(network, "prover"), *engine, *ports)
+    assert (code, outcomes(rows, "bad"), outcomes(rows, "note")) == (0, set(), {"clock"})
+    assert "metrics port" in rows
+
+
+@pytest.mark.anyio
+async def test_a_prover_that_runs_is_found_running_and_well(tmp_path: Path) -> None:
+    port, socket = free_port(), tmp_path / "run" / "engine.sock"
+    network = Network(tmp_path, ["--engine.socket", str(socket)])
+    network.enrol("prover")
+    given = (*flags(network, "prover"), "--engine.socket", str(socket), "--axon.port", str(port))
+    async with serve_engine(TinyEngine(), socket):
+        with network.prover("prover", port):
+            with anyio.fail_after(30.0):
+                while (await examined("prover", *given))[1]["port"][0]["found"].endswith("is free"):
+                    await anyio.sleep(0.2)
+            code, rows = await examined("prover", *given)
+    assert (code, outcomes(rows, "bad")) == (0, set())
+    for check in ("port", "announced address"):
+        assert "it serves tiny in targon/1, greedy" in rows[check][0]["found"]
+    assert rows["address on chain"][0]["found"] == f"127.0.0.1:{port} stands on chain"
+
+
+async def begin_log(network: Network, hotkey: str) -> Path:
+    """A log that a verifier of this network began, and its secret."""
+    folder = network.folder / "verifier"
+    chain = EmbeddedChain.open(network.chain)
+    genesis = (await chain.info()).genesis
+    chain.close()
+    opened: LogOpened = log_opened(STANDARD).model_copy(update={"verifier": hotkey, "genesis": genesis})
+    await write(folder / "log.sqlite", [opened])
+    (folder / "draws.secret").write_bytes(b"s" * 32)
+    (folder / "draws.secret").chmod(0o600)
+    return folder
+
+
+@pytest.mark.anyio
+async def test_a_verifier_s_machine_with_all_that_it_needs_is_well(tmp_path: Path) -> None:
+    network = Network(tmp_path, [])
+    folder = await begin_log(network, network.enrol("verifier", stake=100.0))
+    code, rows = await examined("verifier", *flags(network, "verifier"), "--data.path", str(folder))
+    assert (code, outcomes(rows, "bad"), outcomes(rows, "note")) == (0, set(), {"clock", "log: growth"})
+    assert {"calibration", "log: whose", "log: network", "log: software", "writer", "permit"} <= rows.keys()
+
+
+@pytest.mark.anyio
+async def test_another_verifier_s_folder_is_bad(tmp_path: Path) -> None:
+    network = Network(tmp_path, [])
+    network.enrol("verifier", stake=100.0)
+    folder = await begin_log(network, ANOTHER.ss58_address)
+    code, rows = await examined("verifier", *flags(network, "verifier"), "--data.path", str(folder))
+    assert (code, outcomes(rows, "bad")) == (1, {"log: whose"})
+
+
+@pytest.mark.anyio
+async def test_where_nothing_is_there_each_fault_is_told_once(tmp_path: Path) -> None:
+    code, rows = await examined(
+        *("verifier", "--subtensor.chain_endpoint", "sqlite:nowhere.sqlite", "--wallet.path", str(tmp_path)),
+        *("--data.path", str(tmp_path / "data")),
+    )
+    assert (code, outcomes(rows, "bad")) == (1, {"chain", "hotkey"})
+    assert outcomes(rows, "note") == {"head", "clock", "registration", "permit", "weights"}
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.anyio
+async def test_a_password_is_taken_from_the_environment(tmp_path: Path) -> None:
+    wallet = Wallet(name="mine", path=str(tmp_path))
+    wallet.create_new_hotkey(use_password=True, hotkey_password="correct horse", suppress=True)
+    given = ("prover", "--wallet.name", "mine", "--wallet.path", str(tmp_path))
+    _, without = await examined(*given)
+    _, with_it = await examined(*given, **{PASSWORD: "correct horse"})
+    assert (without["hotkey"][0]["outcome"], with_it["hotkey"][0]["outcome"]) == ("bad", "good")
+    assert "correct horse" not in json.dumps([without, with_it])
+
+
+@pytest.mark.anyio
+async def test_a_low_limit_of_open_files_is_bad(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (128, hard))  # inherited by the process
+    try:
+        _, rows = await examined("prover", "--wallet.path", str(tmp_path))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert (rows["open files"][0]["outcome"], "LimitNOFILE=1280" in rows["open files"][0]["advice"]) == (
+        "bad",
+        True,
+    )
+
+
+@pytest.mark.anyio
+async def test_somebody_without_keys_sees_whether_a_prover_is_reached() -> None:
+    async with a_prover() as world:
+        address = ("127.0.0.1", str(world.axon.port))
+        there = await doctor("reach", *address, PROVER.ss58_address)
+        another = await doctor("reach", *address, ANOTHER.ss58_address)
+    gone = await doctor("reach", *address, PROVER.ss58_address)
+    nonsense = await doctor("reach", *address, "5Nobody")
+    assert [code for code, _ in (there, another, gone, nonsense)] == [0, 1, 1, 2]
+    assert there[1].startswith("reached within")
+    assert another[1].startswith("NOT reached within")
+
+
+# the page about it
+
+
+def table_of(text: str) -> list[tuple[str, str]]:
+    """Check and mark of each row of a table as it is printed."""
+    cells = [line.split("│") for line in text.splitlines() if line.startswith("│")]
+    return [(row[1].strip(), row[2].strip()) for row in cells if row[2].strip()]
+
+
+def test_the_page_shows_what_is_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    wallet = ("--wallet.name", "mine", "--wallet.path", "wallets")
+    assert main(["chain", "create", "chain.sqlite", "--block_seconds", "1"]) == 0
+    assert main(["wallet", "create", *wallet]) == 0
+    assert main(["chain", "register", "chain.sqlite", *wallet]) == 0
+    Path("wallets/mine/hotkeys/default").chmod(0o644)
+    page = PAGE.read_text("utf-8")
+    (command,) = (line.split() for line in page.splitlines() if line.startswith("targon doctor prover --"))
+    code, said = anyio.run(doctor, *command[2:])
+    assert code == 1
+    assert table_of(said) == table_of(page)
+    assert said.splitlines()[-1] in page
+
+
+@pytest.mark.anyio
+async def test_the_page_names_every_check(tmp_path: Path) -> None:
+    async def opening() -> EmbeddedChain:
+        return EmbeddedChain.open(tmp_path)
+
+    common = Common(
+        wallet=WalletPlace("default", "default", tmp_path),
+        open_chain=opening,
+        engine=EnginePlace(),
+        metrics_port=1,
+    )
+    checks = [
+        *prover_checks(ProverNeeds(common=common, settings=ProverSettings(), public=False)),
+        *verifier_checks(
+            VerifierNeeds(
+                common=common, log=SqlitePlace(tmp_path), folder=tmp_path, profile=STANDARD, version_key=0
+            )
+        ),
+    ]
+    page = PAGE.read_text("utf-8")
+    assert [check.name for check in checks if f"| {check.name} |" not in page] == []
