@@ -71,6 +71,12 @@ async def test_the_block_is_counted_from_the_chains_creation(build: Build, clock
     assert blocks == [0, 0, 1, 2, 3]
 
 
+async def test_a_blocks_time_is_when_it_begins_whatever_the_clock_does(build: Build, clock: Clock) -> None:
+    chain = build(block_seconds=2.0)
+    clock.seconds += 100.0
+    assert await chain.block_time(Block(3)) == 5_006.0
+
+
 async def test_the_block_never_goes_back_with_the_clock(build: Build, clock: Clock) -> None:
     chain = build()
     clock.seconds += 50

@@ -83,6 +83,11 @@ async def test_an_engine_that_computes_otherwise_than_promised_is_bad() -> None:
     assert (finding.outcome, "0.03 nats off" in finding.found) == ("bad", True)
 
 
+async def test_a_password_in_an_address_is_not_repeated() -> None:
+    finding = await look(check_engine(EnginePlace(url="http://me:sk-secret@127.0.0.1:9"), reference=False))
+    assert (finding.outcome, "sk-secret" in finding.found + finding.advice) == ("bad", False)
+
+
 async def test_two_engines_are_one_too_many() -> None:
     place = EnginePlace(url="http://127.0.0.1:9", socket=Path("engine.sock"))
     assert (await look(check_engine(place, reference=False))).outcome == "bad"

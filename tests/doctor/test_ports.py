@@ -150,6 +150,11 @@ async def test_a_free_port_for_metrics_is_good() -> None:
     assert (await look(check_metrics_port(free_port()))).outcome == "good"
 
 
+async def test_one_port_for_metrics_and_for_serving_is_bad() -> None:
+    finding = await look(check_metrics_port(8091, served=8091))
+    assert (finding.outcome, finding.advice) == ("bad", "choose another --metrics.port")
+
+
 async def test_a_metrics_port_that_another_program_has_is_bad() -> None:
     with bind("127.0.0.1", 0) as taken:
         finding = await look(check_metrics_port(bound_port(taken)))

@@ -54,6 +54,11 @@ class EnginePlace:
     api_key: str | None = None
 
     @property
+    def shown(self) -> str:
+        """The address, for people; one with a password in it is not repeated."""
+        return "URL" if "@" in self.url else self.url
+
+    @property
     def started(self) -> bool:
         """Whether the role starts it for itself."""
         return not self.url and self.socket is None
@@ -79,7 +84,7 @@ async def check_engine(place: EnginePlace, *, reference: bool) -> Result:
     """
     if place.url and place.socket is not None:
         return bad(
-            f"two engines are named, {place.url} and {place.socket}",
+            f"two engines are named, {place.shown} and {place.socket}",
             "leave --engine.url or --engine.socket away",
         )
     try:
@@ -93,7 +98,7 @@ async def check_engine(place: EnginePlace, *, reference: bool) -> Result:
         if place.url:
             return bad(
                 str(error),
-                f"targon engine check {place.url} tells more; docs/engines.md says how to start one",
+                f"targon engine check {place.shown} tells more; docs/engines.md says how to start one",
             )
         return bad(str(error), f"targon engine --socket {shlex.quote(str(place.socket))}")
     return await anyio.to_thread.run_sync(_can_be_started, place)

@@ -187,9 +187,15 @@ async def check_axon(
     )
 
 
-async def check_metrics_port(port: int) -> Result:
-    """The operator's port on loopback is free, or that of a role that runs already, whose health is asked then."""
+async def check_metrics_port(port: int, served: int | None = None) -> Result:
+    """The operator's port on loopback is free, or that of a role that runs already, whose health is asked then.
+
+    Args:
+        served: the port that the role itself listens at, which can't be the same.
+    """
     flag = "--metrics.port"
+    if port == served:
+        return bad(f"port {port} is the one that is served at, too, expected two", f"choose another {flag}")
     try:
         bind("127.0.0.1", port, flag=flag).close()
     except PortInUse as error:

@@ -89,7 +89,7 @@ def prover_checks(needs: ProverNeeds) -> list[Check]:
             lambda graph, holder, signer: ports.check_axon(graph, holder, signer, settings),
             (first.uid, port, first.hotkey),
         ),
-        *_metrics(common),
+        *_metrics(common, settings.port),
         Check("engine", lambda: check_engine(common.engine, reference=False), deadline_s=ENGINE_S),
         *_machine(common, "prover", common.engine.folder if common.engine.started else Path.cwd()),
     ]
@@ -162,9 +162,9 @@ class _First:
         )
 
 
-def _metrics(common: Common) -> list[Check]:
+def _metrics(common: Common, served: int | None = None) -> list[Check]:
     port = common.metrics_port
-    return [] if port is None else [Check("metrics port", lambda: ports.check_metrics_port(port))]
+    return [] if port is None else [Check("metrics port", lambda: ports.check_metrics_port(port, served))]
 
 
 def _machine(common: Common, role: str, folder: Path) -> list[Check]:
