@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Awaitable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 
+import anyio
+from anyio.abc import SocketAttribute, SocketStream
 from bittensor.keyfiles import Keypair
 
 from targon.doctor import Finding, Result
@@ -37,6 +39,22 @@ def unprivileged() -> Iterator[None]:
         yield
     finally:
         os.seteuid(0)
+
+
+@asynccontextmanager
+async def a_web_server() -> AsyncIterator[int]:
+    """The port of something that speaks HTTP, and is no neuron."""
+
+    async def page(stream: SocketStream) -> None:
+        async with stream:
+            await stream.receive()
+            await stream.send(b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 2\r\n\r\nhi")
+
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    async with listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, page)
+        yield listener.extra(SocketAttribute.local_port)
+        tasks.cancel_scope.cancel()
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 import anyio
 import pytest
@@ -13,7 +14,7 @@ from targon.doctor import ports
 from targon.doctor.ports import check_announced, check_axon, check_metrics_port, check_port, is_ours
 from targon.prover import ProverSettings
 from targon.transport import Deadlines, bind, bound_port
-from tests.doctor.looks import dropping, look, only
+from tests.doctor.looks import a_web_server, dropping, look, only
 from tests.neuron_processes import free_port
 from tests.prover.world import PROVER, STRANGER, MemoryChain, a_prover
 
@@ -114,6 +115,30 @@ async def test_a_running_prover_is_asked_at_its_announced_address() -> None:
             twin = await announced("us", settings(world.axon.port, external_port=other.axon.port))
         lost = await announced("us", settings(world.axon.port, external_host="127.0.0.2"))
     assert (well.outcome, twin.outcome, lost.outcome) == ("good", "good", "bad")
+
+
+async def test_a_running_prover_whose_announced_address_is_another_program_s_is_bad() -> None:
+    async with a_web_server() as port:
+        finding = await announced("us", settings(free_port(), external_port=port))
+    assert (finding.outcome, "--axon.external_port" in finding.advice) == ("bad", True)
+
+
+async def test_somebody_else_s_call_is_not_taken_for_our_own() -> None:
+    port = free_port()
+
+    async def call_again_and_again() -> None:
+        while True:
+            with suppress(OSError):
+                async with await anyio.connect_tcp("127.0.0.1", port) as stream:
+                    await stream.send(b"x" * ports.TOKEN_BYTES)
+            await anyio.sleep(0.02)
+
+    with bind("127.0.0.1", 0) as other:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(call_again_and_again)
+            finding = await announced("nobody", settings(port, external_port=bound_port(other)))
+            tasks.cancel_scope.cancel()
+    assert (finding.outcome, "leads elsewhere" in finding.found) == ("bad", True)
 
 
 async def test_a_private_address_on_a_public_network_is_noted() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 
-import anyio
 import pytest
 from bittensor.keyfiles import Keypair
 
@@ -12,7 +11,7 @@ from targon.chain import Axon
 from targon.doctor import ask, reach
 from targon.protocol.primitives import Hotkey
 from targon.transport import Clock, Deadlines, bind, bound_port
-from tests.doctor.looks import dropping
+from tests.doctor.looks import a_web_server, dropping
 from tests.prover.world import PROVER, STRANGER, VERIFIER, a_prover
 
 pytestmark = pytest.mark.anyio
@@ -78,16 +77,8 @@ async def test_a_listener_that_says_nothing_is_silent(impatient: None) -> None:
 
 
 async def test_a_web_server_is_no_prover() -> None:
-    async def page(stream: anyio.abc.SocketStream) -> None:
-        async with stream:
-            await stream.receive()
-            await stream.send(b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 2\r\n\r\nhi")
-
-    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
-    async with listener, anyio.create_task_group() as tasks:
-        tasks.start_soon(listener.serve, page)
-        came = await asked(listener.extra(anyio.abc.SocketAttribute.local_port))
-        tasks.cancel_scope.cancel()
+    async with a_web_server() as port:
+        came = await asked(port)
     assert (came.kind, came.is_it) == ("stranger", False)
 
 

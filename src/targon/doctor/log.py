@@ -247,11 +247,7 @@ def check_writer(file: Path, proc: Path) -> Result:
     except OSError as error:
         return note(f"not checked: the system's list of locks can't be read ({error.strerror})")
     inode = str(lock.stat().st_ino)
-    held = any(
-        fields[1] == "FLOCK" and _inode(fields) == inode
-        for fields in map(str.split, locks)
-        if len(fields) > 5
-    )
+    held = any(_inode(fields) == inode for fields in map(str.split, locks) if len(fields) > 5)
     if not held:
         return good("nobody writes it")
     holder = lock.read_text("ascii", "replace").strip()
