@@ -65,7 +65,7 @@ async def test_a_chain_that_cannot_be_had_is_bad_in_its_own_words(
     with a_chain(tmp_path):
 
         async def opened() -> Chain:
-            return open_chain(endpoint.format(folder=tmp_path), netuid)
+            return await open_chain(endpoint.format(folder=tmp_path), netuid)
 
         result = await check_chain(opened, "", time.monotonic)
     assert (only(result).outcome, said in only(result).found, result.value) == ("bad", True, None)

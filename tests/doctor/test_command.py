@@ -17,6 +17,7 @@ from targon.chain import EmbeddedChain
 from targon.cli import main
 from targon.doctor import (
     PASSWORD,
+    AxonPlace,
     Common,
     EnginePlace,
     ProverNeeds,
@@ -26,19 +27,23 @@ from targon.doctor import (
     prover_checks,
     verifier_checks,
 )
+from targon.doctor.redis import RedisPlace
 from targon.engines import serve_engine
 from targon.ledger import LogOpened
+from targon.ledger.port import EMPTY
+from targon.ledger.redis import RedisAddress, RedisLog
 from targon.protocol.profile import STANDARD
-from targon.prover import ProverSettings
 from tests.doctor.looks import ANOTHER
 from tests.ledger.damage import write
 from tests.ledger.history import log_opened
+from tests.ledger.redis_server import redis_server
 from tests.neuron_processes import Network, free_port
 from tests.prover.world import PROVER, a_prover
 from tests.tiny_engine import TinyEngine
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "doctor.md"
 RUN_S = 60.0
+NO_CHAIN = ("--subtensor.chain_endpoint", "sqlite:nowhere.sqlite")
 
 
 async def doctor(*words: str, **environment: str) -> tuple[int, str]:
@@ -106,45 +111,130 @@ async def test_a_prover_that_runs_is_found_running_and_well(tmp_path: Path) -> N
     assert rows["address on chain"][0]["found"] == f"127.0.0.1:{port} stands on chain"
 
 
-async def begin_log(network: Network, hotkey: str) -> Path:
-    """A log that a verifier of this network began, and its secret."""
-    folder = network.folder / "verifier"
+async def opening_event(network: Network, hotkey: str) -> LogOpened:
+    """How a verifier of this network begins its log."""
     chain = EmbeddedChain.open(network.chain)
     genesis = (await chain.info()).genesis
-    chain.close()
+    await chain.aclose()
     opened: LogOpened = log_opened(STANDARD).model_copy(update={"verifier": hotkey, "genesis": genesis})
-    await write(folder / "log.sqlite", [opened])
+    return opened
+
+
+def make_secret(folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
     (folder / "draws.secret").write_bytes(b"s" * 32)
     (folder / "draws.secret").chmod(0o600)
-    return folder
+
+
+async def begin_log(network: Network, hotkey: str) -> list[str]:
+    """A log that a verifier of this network began, and its secret; returns the flags that name them."""
+    folder = network.folder / "verifier"
+    await write(folder / "log.sqlite", [await opening_event(network, hotkey)])
+    make_secret(folder)
+    return ["--data.path", str(folder), "--axon.port", str(free_port())]
 
 
 @pytest.mark.anyio
 async def test_a_verifier_s_machine_with_all_that_it_needs_is_well(tmp_path: Path) -> None:
     network = Network(tmp_path, [])
-    folder = await begin_log(network, network.enrol("verifier", stake=100.0))
-    code, rows = await examined("verifier", *flags(network, "verifier"), "--data.path", str(folder))
+    log = await begin_log(network, network.enrol("verifier", stake=100.0))
+    metrics = ("--metrics.port", str(free_port()))
+    code, rows = await examined("verifier", *flags(network, "verifier"), *log, *metrics)
     assert (code, outcomes(rows, "bad"), outcomes(rows, "note")) == (0, set(), {"clock", "log: growth"})
     assert {"calibration", "log: whose", "log: network", "log: software", "writer", "permit"} <= rows.keys()
+    assert {"port", "announced address", "TLS", "address on chain", "metrics port"} <= rows.keys()
+
+
+@pytest.mark.anyio
+async def test_a_verifier_that_serves_nobody_needs_no_port(tmp_path: Path) -> None:
+    network = Network(tmp_path, [])
+    log = await begin_log(network, network.enrol("verifier", stake=100.0))
+    code, rows = await examined("verifier", *flags(network, "verifier"), *log, "--neuron.axon_off")
+    assert (code, {"port", "announced address", "TLS", "address on chain"} & rows.keys()) == (0, set())
+
+
+@pytest.mark.anyio
+async def test_a_verifier_that_runs_is_found_running_and_well(tmp_path: Path) -> None:
+    port, metrics, socket = free_port(), free_port(), tmp_path / "run" / "engine.sock"
+    network = Network(tmp_path, ["--engine.socket", str(socket)])
+    network.enrol("verifier", stake=100.0)
+    own = (
+        *("--data.path", str(tmp_path / "verifier"), "--profile", "demo"),
+        *("--axon.port", str(port), "--metrics.port", str(metrics)),
+    )
+    given = (*flags(network, "verifier"), "--engine.socket", str(socket), *own)
+    async with serve_engine(TinyEngine(), socket):
+        with network.running("verifier", "verifier", *own):
+            with anyio.fail_after(45.0):
+                while (await examined("verifier", *given))[1]["port"][0]["found"].endswith("is free"):
+                    await anyio.sleep(0.2)
+            _, rows = await examined("verifier", *given)
+    assert outcomes(rows, "bad") <= {"calibration"}  # there is none for the tiny engine
+    assert "this hotkey's own verifier runs" in rows["port"][0]["found"]
+    assert "it verifies tiny" in rows["announced address"][0]["found"]
+    assert rows["address on chain"][0]["found"] == f"127.0.0.1:{port} stands on chain"
+    assert rows["writer"][0]["outcome"] == "note"
 
 
 @pytest.mark.anyio
 async def test_another_verifier_s_folder_is_bad(tmp_path: Path) -> None:
     network = Network(tmp_path, [])
     network.enrol("verifier", stake=100.0)
-    folder = await begin_log(network, ANOTHER.ss58_address)
-    code, rows = await examined("verifier", *flags(network, "verifier"), "--data.path", str(folder))
+    log = await begin_log(network, ANOTHER.ss58_address)
+    code, rows = await examined("verifier", *flags(network, "verifier"), *log)
     assert (code, outcomes(rows, "bad")) == (1, {"log: whose"})
+
+
+@pytest.mark.anyio
+async def test_a_log_in_redis_is_looked_at_where_the_options_say(tmp_path: Path) -> None:
+    network = Network(tmp_path, [])
+    hotkey = network.enrol("verifier", stake=100.0)
+    make_secret(tmp_path / "verifier")
+    with redis_server(tmp_path / "redis") as server:
+        async with RedisLog.open(server.address) as log:
+            await log.append([await opening_event(network, hotkey)], expected=EMPTY)
+        file = tmp_path / "verifier.toml"
+        file.write_text(
+            f'data.path = "{tmp_path / "verifier"}"\naxon.port = {free_port()}\n'
+            f"[database]\nport = {server.address.port}\nindex = 0\n"
+        )
+        given = ("verifier", *flags(network, "verifier"), "--config", str(file))
+        code, rows = await examined(*given, TARGON_VERIFIER__DATABASE__PASSWORD=server.address.password)
+        _, without = await examined(*given)
+    assert (code, outcomes(rows, "bad"), outcomes(rows, "note")) == (0, set(), {"clock", "log: growth"})
+    assert rows["redis"][0]["found"].endswith("holds a log")
+    assert {"redis: what it keeps", "redis: memory", "secret", "log: whose", "log: network"} <= rows.keys()
+    assert outcomes(without, "bad") == {"redis"}
+    assert "--database.password" in without["redis"][0]["found"]
+    assert without["log"][0]["found"].startswith("not checked")
+
+
+@pytest.mark.anyio
+async def test_options_come_from_wherever_the_role_has_them(tmp_path: Path) -> None:
+    network = Network(tmp_path, [])
+    network.enrol("prover")
+    file = tmp_path / "prover.toml"
+    file.write_text(
+        f'[subtensor]\nchain_endpoint = "sqlite://{network.chain}"\n[axon]\nport = {free_port()}\n'
+    )
+    _, rows = await examined(
+        *("prover", "--config", str(file), "--wallet.path", str(tmp_path / "wallets")),
+        TARGON_PROVER__WALLET__NAME="prover",
+    )
+    assert [rows[check][0]["outcome"] for check in ("chain", "hotkey", "registration")] == ["good"] * 3
+    code, said = await doctor("prover", "--wallet.nmae", "prover")
+    assert (code, "did you mean --wallet.name?" in said) == (2, True)
 
 
 @pytest.mark.anyio
 async def test_where_nothing_is_there_each_fault_is_told_once(tmp_path: Path) -> None:
     code, rows = await examined(
-        *("verifier", "--subtensor.chain_endpoint", "sqlite:nowhere.sqlite", "--wallet.path", str(tmp_path)),
+        *("verifier", *NO_CHAIN, "--wallet.path", str(tmp_path)),
         *("--data.path", str(tmp_path / "data")),
     )
     assert (code, outcomes(rows, "bad")) == (1, {"chain", "hotkey"})
-    assert outcomes(rows, "note") == {"head", "clock", "registration", "permit", "weights"}
+    unchecked = {"head", "clock", "registration", "permit", "weights", "port", "announced address"}
+    assert outcomes(rows, "note") == unchecked | {"address on chain"}
     assert not (tmp_path / "data").exists()
 
 
@@ -152,7 +242,7 @@ async def test_where_nothing_is_there_each_fault_is_told_once(tmp_path: Path) ->
 async def test_a_password_is_taken_from_the_environment(tmp_path: Path) -> None:
     wallet = Wallet(name="mine", path=str(tmp_path))
     wallet.create_new_hotkey(use_password=True, hotkey_password="correct horse", suppress=True)
-    given = ("prover", "--wallet.name", "mine", "--wallet.path", str(tmp_path))
+    given = ("prover", "--wallet.name", "mine", "--wallet.path", str(tmp_path), *NO_CHAIN)
     _, without = await examined(*given)
     _, with_it = await examined(*given, **{PASSWORD: "correct horse"})
     assert (without["hotkey"][0]["outcome"], with_it["hotkey"][0]["outcome"]) == ("bad", "good")
@@ -164,7 +254,7 @@ async def test_a_low_limit_of_open_files_is_bad(tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (128, hard))  # inherited by the process
     try:
-        _, rows = await examined("prover", "--wallet.path", str(tmp_path))
+        _, rows = await examined("prover", "--wallet.path", str(tmp_path), *NO_CHAIN)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert (rows["open files"][0]["outcome"], "LimitNOFILE=1280" in rows["open files"][0]["advice"]) == (
@@ -221,13 +311,19 @@ async def test_the_page_names_every_check(tmp_path: Path) -> None:
         engine=EnginePlace(),
         metrics_port=1,
     )
-    checks = [
-        *prover_checks(ProverNeeds(common=common, settings=ProverSettings(), public=False)),
-        *verifier_checks(
+    axon = AxonPlace(role="prover", port=2)
+    checks = prover_checks(ProverNeeds(common=common, axon=axon, public=False))
+    for log in (SqlitePlace(tmp_path), RedisPlace(RedisAddress(host="127.0.0.1"), tmp_path)):
+        checks += verifier_checks(
             VerifierNeeds(
-                common=common, log=SqlitePlace(tmp_path), folder=tmp_path, profile=STANDARD, version_key=0
+                common=common,
+                axon=axon,
+                public=False,
+                log=log,
+                folder=tmp_path,
+                profile=STANDARD,
+                version_key=0,
             )
-        ),
-    ]
+        )
     page = PAGE.read_text("utf-8")
     assert [check.name for check in checks if f"| {check.name} |" not in page] == []

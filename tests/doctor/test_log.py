@@ -1,39 +1,38 @@
-"""The verifier's log: whole and damaged, ours and another's, free and being written."""
+"""The verifier's log: whole and damaged, ours and another's, and how long there is room for it."""
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Callable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from targon.chain import Chain
+from targon.chain import Chain, SubnetInfo
 from targon.doctor import Check, SqlitePlace, examine, good
 from targon.doctor import log as room
 from targon.doctor.chain import Link
 from targon.doctor.findings import Result
 from targon.doctor.log import (
     Story,
-    check_folder,
+    check_growth,
     check_log,
     check_network,
-    check_secret,
     check_software,
     check_whose,
-    check_writer,
 )
+from targon.doctor.machine import GIB
 from targon.ledger import Event, Log, SqliteLog
 from targon.protocol.primitives import Digest
 from targon.protocol.profile import DEMO, STANDARD
-from tests.doctor.looks import ANOTHER, OURS, look, only, unprivileged
+from tests.doctor.looks import ANOTHER, OURS, look, only
 from tests.ledger.damage import TEARS, cut_off, size_of, story, write, write_diary
 from tests.ledger.history import log_opened
-from tests.prover.world import GENESIS, MemoryChain
+from tests.prover.world import GENESIS, NETUID, MemoryChain
 
 pytestmark = pytest.mark.anyio
+
+DAY_BLOCKS = 7_200
 
 
 def ours(**changes) -> list[Event]:
@@ -123,25 +122,31 @@ class Endless:
     """A place of a log that never stops being read: its records come again and again."""
 
     checks = needed = ()
+    flag = "--data.path"
+    larger = "a larger disk"
 
     def __init__(self, folder: Path, place: SqlitePlace) -> None:
         self._place = place
 
-    async def open(self) -> Log | None:
-        log = await self._place.open()
-        assert log is not None
-        read = log.read
+    @asynccontextmanager
+    async def open(self) -> AsyncGenerator[Log | None, None]:
+        async with self._place.open() as log:
+            assert log is not None
+            read = log.read
 
-        async def again(start: int = 0, stop: int | None = None):
-            while True:
-                async for record in read():
-                    yield record
+            async def again(start: int = 0, stop: int | None = None):
+                while True:
+                    async for record in read():
+                        yield record
 
-        log.read = again
-        return log
+            log.read = again
+            yield log
 
     async def size(self) -> int | None:
         return await self._place.size()
+
+    async def room(self) -> int | None:
+        return await self._place.room()
 
 
 async def test_our_log_under_our_rules_is_good(tmp_path: Path) -> None:
@@ -186,69 +191,27 @@ async def test_software_that_is_older_than_what_began_the_log_is_bad(
     assert (await look(check_software(await told(place), "0.1.0"))).outcome == outcome
 
 
-def test_a_folder_that_can_be_written_or_made_is_good(tmp_path: Path) -> None:
-    assert only(check_folder(tmp_path)).outcome == "good"
-    assert only(check_folder(tmp_path / "a" / "b")).outcome == "good"
-    assert list(tmp_path.iterdir()) == []
+def grown(place: SqlitePlace, room: int | None, last: int = 2 * DAY_BLOCKS) -> Story:
+    """A log of 2 GiB, two days long."""
+    return Story(place, log_opened(), 10, whole=True, first=0, last=last, size=2 * GIB, room=room)
 
 
-def test_a_folder_that_cannot_be_written_is_bad() -> None:
-    with tempfile.TemporaryDirectory() as name:
-        Path(name).chmod(0o555)
-        with unprivileged():
-            finding = only(check_folder(Path(name) / "verifier"))
-    assert (finding.outcome, f"{name} can't be written" in finding.found) == ("bad", True)
-
-
-def test_a_file_in_the_folder_s_place_is_bad(tmp_path: Path) -> None:
-    (tmp_path / "verifier").touch()
-    assert only(check_folder(tmp_path / "verifier")).outcome == "bad"
+LINK = Link(MemoryChain(), SubnetInfo(NETUID, GENESIS, 12.0, 100, 0, 0))
 
 
 @pytest.mark.parametrize(
-    ("content", "mode", "begun", "outcome"),
-    [
-        (None, 0, False, "good"),
-        (None, 0, True, "bad"),
-        (b"s" * 32, 0o600, True, "good"),
-        (b"s" * 31, 0o600, True, "bad"),
-        (b"s" * 32, 0o640, True, "bad"),
-    ],
+    ("room", "outcome"), [(100 * GIB, "good"), (20 * GIB, "note"), (1 * GIB, "bad"), (None, "note")]
 )
-def test_the_secret_is_there_whole_and_its_owner_s_alone(
-    tmp_path: Path, content: bytes | None, mode: int, begun: bool, outcome: str
+async def test_how_long_a_log_has_room_follows_from_how_it_grew(
+    tmp_path: Path, room: int | None, outcome: str
 ) -> None:
-    if content is not None:
-        (tmp_path / "draws.secret").write_bytes(content)
-        (tmp_path / "draws.secret").chmod(mode)
-    assert only(check_secret(tmp_path, begun=begun)).outcome == outcome
+    finding = await look(check_growth(grown(SqlitePlace(tmp_path), room), LINK))
+    assert (finding.outcome, "it grew by 1.0 GiB a day" in finding.found) == (outcome, True)
 
 
-async def test_who_writes_a_log_is_named_and_not_disturbed(tmp_path: Path) -> None:
-    file, proc = tmp_path / "log.sqlite", Path("/proc")
-    before = only(check_writer(file, proc))
-    async with aclosing(await SqliteLog.open(file)) as log:
-        meanwhile = only(check_writer(file, proc))
-        await log.append(ours(), expected=await log.head())
-    after = only(check_writer(file, proc))
-    assert [one.outcome for one in (before, meanwhile, after)] == ["good", "note", "good"]
-    assert f"process {os.getpid()} writes it now" in meanwhile.found
-    assert "pytest" in meanwhile.found
-
-
-def test_a_system_that_lists_no_locks_leaves_the_writer_unchecked(tmp_path: Path) -> None:
-    (tmp_path / "log.sqlite.writer").write_text("1\n")
-    finding = only(check_writer(tmp_path / "log.sqlite", tmp_path))
-    assert (finding.outcome, "can't be read" in finding.found) == ("note", True)
-
-
-async def test_a_folder_s_checks_come_with_it(tmp_path: Path) -> None:
-    rows = await examine((await a_log(tmp_path)).checks)
-    assert [(row.check, row.outcome) for row in rows] == [
-        ("data folder", "good"),
-        ("secret", "bad"),
-        ("writer", "good"),
-    ]
+async def test_a_log_of_a_single_block_tells_nothing_of_its_growth(tmp_path: Path) -> None:
+    finding = await look(check_growth(grown(SqlitePlace(tmp_path), GIB, last=0), LINK))
+    assert (finding.outcome, "too short" in finding.found) == ("note", True)
 
 
 async def test_a_log_elsewhere_brings_checks_of_its_own_and_is_opened_only_if_they_let_it(

@@ -8,9 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from targon.chain import SubnetInfo
-from targon.doctor.chain import Link
-from targon.doctor.log import Story
 from targon.doctor.machine import (
     GIB,
     MIB,
@@ -19,16 +16,11 @@ from targon.doctor.machine import (
     available_memory,
     judge_disk,
     judge_files,
-    judge_growth,
     judge_memory,
     room_of,
 )
 from targon.doctor.software import check_software
 from tests.doctor.looks import only
-from tests.ledger.history import log_opened
-from tests.prover.world import GENESIS, NETUID, MemoryChain
-
-DAY_BLOCKS = 7_200
 
 
 def test_the_room_of_a_folder_that_is_still_to_be_made_is_its_disk_s(tmp_path: Path) -> None:
@@ -49,20 +41,6 @@ def test_the_room_of_a_folder_that_is_still_to_be_made_is_its_disk_s(tmp_path: P
 )
 def test_little_room_is_noted_and_none_is_bad(room: Room, outcome: str, tmp_path: Path) -> None:
     assert only(judge_disk(room, tmp_path)).outcome == outcome
-
-
-@pytest.mark.parametrize(("free", "outcome"), [(100 * GIB, "good"), (20 * GIB, "note"), (1 * GIB, "bad")])
-def test_how_long_a_log_has_room_follows_from_how_it_grew(free: int, outcome: str) -> None:
-    story = Story(log_opened(), 10, whole=True, first=0, last=2 * DAY_BLOCKS, size=2 * GIB)
-    link = Link(MemoryChain(), SubnetInfo(NETUID, GENESIS, 12.0, 100, 0, 0))
-    finding = only(judge_growth(story, link, Room(free, None)))
-    assert (finding.outcome, "it grew by 1.0 GiB a day" in finding.found) == (outcome, True)
-
-
-def test_a_log_of_a_single_block_tells_nothing_of_its_growth() -> None:
-    story = Story(log_opened(), 2, whole=True, first=5, last=5, size=2 * GIB)
-    link = Link(MemoryChain(), SubnetInfo(NETUID, GENESIS, 12.0, 100, 0, 0))
-    assert only(judge_growth(story, link, Room(GIB, None))).outcome == "note"
 
 
 def test_this_machine_says_how_much_memory_is_available() -> None:

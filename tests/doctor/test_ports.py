@@ -6,17 +6,27 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 import anyio
 import pytest
 
 from targon.doctor import ports
-from targon.doctor.ports import check_announced, check_axon, check_metrics_port, check_port, is_ours
-from targon.prover import ProverSettings
-from targon.transport import Deadlines, bind, bound_port
+from targon.doctor.ports import (
+    AxonPlace,
+    check_announced,
+    check_axon,
+    check_metrics_port,
+    check_port,
+    check_tls,
+    is_ours,
+)
+from targon.transport import Deadlines, Tls, bind, bound_port
 from tests.doctor.looks import a_web_server, dropping, look, only
 from tests.neuron_processes import free_port
 from tests.prover.world import PROVER, STRANGER, MemoryChain, a_prover
+from tests.verifier.shop import VERIFIER as SHOP_VERIFIER
+from tests.verifier.shop import a_chain, a_shop
 
 pytestmark = pytest.mark.anyio
 
@@ -32,8 +42,8 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("targon.doctor.reach.DEADLINES", short)
 
 
-def settings(port: int, **changes) -> ProverSettings:
-    return ProverSettings(port=port, **changes)
+def settings(port: int, **changes) -> AxonPlace:
+    return AxonPlace(**({"role": "prover", "port": port} | changes))
 
 
 async def test_a_free_port_is_good_and_stays_free() -> None:
@@ -69,7 +79,7 @@ async def test_an_address_that_is_not_this_machine_s_cannot_be_listened_at() -> 
     assert (finding.outcome, "is 192.0.2.7 an address of this machine?" in finding.found) == ("bad", True)
 
 
-async def announced(holder: ports.Holder, given: ProverSettings, *, public: bool = False):
+async def announced(holder: ports.Holder, given: AxonPlace, *, public: bool = False):
     return await look(check_announced(holder, PROVER, given, time.monotonic, public=public))
 
 
@@ -141,6 +151,47 @@ async def test_somebody_else_s_call_is_not_taken_for_our_own() -> None:
     assert (finding.outcome, "leads elsewhere" in finding.found) == ("bad", True)
 
 
+async def test_a_verifier_s_port_is_its_own_and_no_prover_s(tmp_path: Path) -> None:
+    async with a_chain(tmp_path) as chain, a_shop(tmp_path, chain) as shop:
+        port = shop.axon.port
+        own = await look(check_port(settings(port, role="verifier"), SHOP_VERIFIER, time.monotonic))
+        other = await look(check_port(settings(port), SHOP_VERIFIER, time.monotonic))
+    assert (own.outcome, "this hotkey's own verifier runs" in own.found) == ("good", True)
+    assert (other.outcome, "This hotkey's verifier has it" in other.found) == ("bad", True)
+
+
+async def test_a_prover_over_tls_is_asked_over_tls() -> None:
+    async with a_prover(tls="on") as world:
+        given = settings(world.axon.port, tls="on")
+        held = await look(check_port(given, PROVER, time.monotonic))
+        reached = await announced("us", given)
+        wrongly = await announced("us", settings(world.axon.port))
+    assert [one.outcome for one in (held, reached, wrongly)] == ["good", "good", "bad"]
+    assert "it speaks TLS" in wrongly.found
+
+
+@pytest.mark.parametrize(
+    ("host", "tls", "outcome", "found"),
+    [
+        ("127.0.0.1", "auto", "good", "is served without TLS"),
+        (FAR, "auto", "good", "is served over TLS"),
+        ("127.0.0.1", "on", "note", "call it without TLS"),
+        (FAR, "off", "note", "call it over TLS"),
+        ("0.0.0.0", "auto", "note", "not checked"),
+    ],
+)
+async def test_callers_that_would_call_otherwise_than_is_served_are_noted(
+    host: str, tls: Tls, outcome: str, found: str
+) -> None:
+    finding = await look(check_tls(settings(8091, external_host=host, tls=tls)))
+    assert (finding.outcome, found in finding.found) == (outcome, True)
+
+
+async def test_who_is_asked_to_look_from_elsewhere_is_told_how_it_is_served() -> None:
+    finding = await announced("nobody", settings(free_port(), external_host=FAR, tls="off"))
+    assert f"{PROVER.ss58_address} --tls off (or: nc" in finding.advice
+
+
 async def test_a_private_address_on_a_public_network_is_noted() -> None:
     finding = await announced("nobody", settings(free_port()), public=True)
     assert (finding.outcome, "nobody outside can call" in finding.found) == ("note", True)
@@ -159,7 +210,7 @@ def test_an_address_of_this_machine_is_known(host: str, ours: bool) -> None:
 async def test_what_stands_on_chain_is_compared() -> None:
     chain = MemoryChain()
 
-    async def compared(holder: ports.Holder, given: ProverSettings):
+    async def compared(holder: ports.Holder, given: AxonPlace):
         return await look(check_axon(await chain.metagraph(), holder, PROVER, given))
 
     async with a_prover(chain=chain) as world:

@@ -1,8 +1,9 @@
-"""Whether a prover answers at an address: real provers, and what else may be there."""
+"""Whether a neuron answers at an address: real provers and verifiers, and what else may be there."""
 
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import pytest
 from bittensor.keyfiles import Keypair
@@ -10,9 +11,12 @@ from bittensor.keyfiles import Keypair
 from targon.chain import Axon
 from targon.doctor import ask, reach
 from targon.protocol.primitives import Hotkey
-from targon.transport import Clock, Deadlines, bind, bound_port
+from targon.transport import Clock, Deadlines, Tls, bind, bound_port
 from tests.doctor.looks import a_web_server, dropping
 from tests.prover.world import PROVER, STRANGER, VERIFIER, a_prover
+from tests.verifier.shop import PROVER as SHOP_PROVER
+from tests.verifier.shop import VERIFIER as SHOP_VERIFIER
+from tests.verifier.shop import a_chain, a_shop
 
 pytestmark = pytest.mark.anyio
 
@@ -24,8 +28,10 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-async def asked(port: int, asker: Keypair = VERIFIER, whom: Keypair = PROVER) -> reach.Asked:
-    return await ask(Axon("127.0.0.1", port), Hotkey(whom.ss58_address), asker, time.monotonic)
+async def asked(
+    port: int, asker: Keypair = VERIFIER, whom: Keypair = PROVER, tls: Tls = "auto"
+) -> reach.Asked:
+    return await ask(Axon("127.0.0.1", port), Hotkey(whom.ss58_address), asker, time.monotonic, tls=tls)
 
 
 async def test_a_prover_answers_with_its_status() -> None:
@@ -85,3 +91,30 @@ async def test_a_web_server_is_no_prover() -> None:
 async def test_a_name_is_no_address() -> None:
     came = await ask(Axon("localhost", 80), Hotkey(PROVER.ss58_address), VERIFIER, time.monotonic)
     assert came.kind == "silent"
+
+
+async def test_a_verifier_answers_with_what_it_verifies(tmp_path: Path) -> None:
+    async with a_chain(tmp_path) as chain, a_shop(tmp_path, chain) as shop:
+        came = await asked(shop.axon.port, SHOP_PROVER, SHOP_VERIFIER)
+    assert (came.kind, came.is_it, came.role) == ("answers", True, "verifier")
+    assert "it verifies tiny" in came.said
+
+
+@pytest.mark.parametrize(("tls", "kind"), [("on", "answers"), ("off", "tls"), ("auto", "tls")])
+async def test_a_prover_over_tls_answers_those_who_call_it_so(tls: Tls, kind: str) -> None:
+    async with a_prover(tls="on") as world:
+        came = await asked(world.axon.port, tls=tls)
+    assert came.kind == kind
+
+
+async def test_over_tls_another_hotkey_is_told_before_anything_is_sent() -> None:
+    async with a_prover(tls="on") as world:
+        came = await asked(world.axon.port, whom=STRANGER, tls="on")
+    assert (came.kind, came.is_it) == ("another", False)
+    assert f"got {PROVER.ss58_address}, expected {STRANGER.ss58_address}" in came.said
+
+
+async def test_a_prover_without_tls_is_silent_to_who_insists_on_it() -> None:
+    async with a_prover() as world:
+        came = await asked(world.axon.port, tls="on")
+    assert (came.kind, "--axon.tls on" in came.said) == ("silent", True)

@@ -3,6 +3,8 @@
 A check is a small function over ports and values that are passed in (:class:`Check`); :func:`examine` runs them at
 once. :func:`prover_checks` and :func:`verifier_checks` say what a role needs. This room must never change anything: it
 writes no log, announces no address, sets no weights and makes no key. And it never waits without a deadline.
+
+A log in Redis is :mod:`targon.doctor.redis`, which only who has one imports: its client loads slowly.
 """
 
 from __future__ import annotations
@@ -12,14 +14,17 @@ from targon.doctor.engine import EnginePlace
 from targon.doctor.examination import Check, Row, blocking, examine
 from targon.doctor.findings import Finding, Outcome, Result, bad, good, note
 from targon.doctor.keys import PASSWORD, WalletPlace
-from targon.doctor.log import LogPlace, SqlitePlace
+from targon.doctor.log import LogPlace
+from targon.doctor.ports import AxonPlace
 from targon.doctor.reach import Asked, ask
 from targon.doctor.report import as_json, is_well, show
 from targon.doctor.roles import Common, ProverNeeds, VerifierNeeds, prover_checks, verifier_checks
+from targon.doctor.sqlite import SqlitePlace
 
 __all__ = [
     "PASSWORD",
     "Asked",
+    "AxonPlace",
     "Check",
     "Common",
     "EnginePlace",

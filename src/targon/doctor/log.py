@@ -1,34 +1,34 @@
-"""The verifier's log: it can be written, nobody else writes it, it is whole, and it is ours.
+"""The verifier's log: it is whole, it is ours, and there is room for what it grows to.
 
-Where the log lies is a :class:`LogPlace`, with the checks that only such a place needs; the checks of the log itself
-are the same for all. Nothing is written here, and nothing repaired.
+Where the log lies is a :class:`LogPlace` (:mod:`targon.doctor.sqlite`, :mod:`targon.doctor.redis`), with the checks
+that only such a place needs; the checks of the log itself are the same for all. Nothing is written here, and nothing
+repaired.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
-from contextlib import aclosing
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, Protocol
 
 import anyio
-import anyio.to_thread
 from packaging.version import InvalidVersion, Version
 
 from targon.doctor.chain import Link
-from targon.doctor.examination import Check, blocking
+from targon.doctor.examination import Check
 from targon.doctor.findings import Result, bad, good, note
-from targon.ledger import CorruptLog, LedgerError, Log, LogOpened, SqliteLog
-from targon.protocol.draws import SECRET_BYTES
+from targon.doctor.machine import amount
+from targon.ledger import CorruptLog, LedgerError, Log, LogOpened
 from targon.protocol.keys import Signer
 from targon.protocol.primitives import Block
 from targon.protocol.profile import Profile
 
 READ_S: Final = 30.0
 """Records are checked for so long; a log of months takes longer, and its newest part is checked at each opening."""
-PROC: Final = Path("/proc")
+LEAST_DAYS: Final = 2.0
+"""Less than a weekend without anybody looking."""
+FEW_DAYS: Final = 30.0
 
 
 class LogPlace(Protocol):
@@ -44,7 +44,17 @@ class LogPlace(Protocol):
         """Those of them without which the log can't be opened."""
         ...
 
-    async def open(self) -> Log | None:
+    @property
+    def flag(self) -> str:
+        """The flag that names another one."""
+        ...
+
+    @property
+    def larger(self) -> str:
+        """What to get when it gets full."""
+        ...
+
+    def open(self) -> AbstractAsyncContextManager[Log | None]:
         """The log, for reading; None: there is none yet."""
         ...
 
@@ -52,11 +62,16 @@ class LogPlace(Protocol):
         """Bytes that it takes; None: not known."""
         ...
 
+    async def room(self) -> int | None:
+        """Bytes that are still free for it; None: not known."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Story:
     """What a log says of itself."""
 
+    place: LogPlace
     opened: LogOpened
     records: int
     whole: bool
@@ -64,6 +79,7 @@ class Story:
     first: Block
     last: Block
     size: int | None
+    room: int | None
 
     def bytes_per_day(self, block_seconds: float) -> float | None:
         """How fast it grew; None if it is too short to tell."""
@@ -74,22 +90,21 @@ class Story:
 
 async def check_log(place: LogPlace) -> Result:
     """Every record is what its hash says. Hands on the log's :class:`Story`."""
-    restore = "keep the file, and restore the log from a copy; or begin anew with another --data.path"
+    restore = f"keep it as it is, and restore the log from a copy; or begin anew with another {place.flag}"
     try:
-        log = await place.open()
-        if log is None:
-            return good("there is none yet; the verifier begins one at its first start")
-        async with aclosing(log):
-            return await _read(log, await place.size())
+        async with place.open() as log:
+            if log is None:
+                return good("there is none yet; the verifier begins one at its first start")
+            return await _read(log, place)
     except CorruptLog as error:
         if error.torn:
             return note(f"its last record is torn: {error}", "start the verifier")
         return bad(f"it is damaged: {error}", restore)
     except LedgerError as error:
-        return bad(str(error), "give the folder of a verifier's log as --data.path")
+        return bad(str(error), f"name the place of a verifier's log with {place.flag}")
 
 
-async def _read(log: Log, size: int | None) -> Result:
+async def _read(log: Log, place: LogPlace) -> Result:
     head = await log.head()
     opened: LogOpened | None = None
     blocks: list[Block] = []
@@ -105,7 +120,8 @@ async def _read(log: Log, size: int | None) -> Result:
     if opened is None:
         return good("it is empty; the verifier begins it at its first start")
     first, last = blocks or (Block(0), Block(0))
-    story = Story(opened, records, whole, first, last, size)
+    size, room = await place.size(), await place.room()
+    story = Story(place, opened, records, whole, first, last, size, room)
     found = f"{records} records, up to block {last}; each is what its hash says"
     if whole:
         return good(found, value=story)
@@ -122,7 +138,7 @@ async def check_whose(story: Story, signer: Signer, profile: Profile) -> Result:
     if opened.verifier != signer.ss58_address:
         return bad(
             f"it is the log of verifier {opened.verifier}, expected {signer.ss58_address}",
-            "give this verifier another --data.path, or the wallet that began the log",
+            f"give this verifier another {story.place.flag}, or the wallet that began the log",
         )
     differing = [
         f"{name} {getattr(opened.profile, name)!r}, expected {getattr(profile, name)!r}"
@@ -132,7 +148,7 @@ async def check_whose(story: Story, signer: Signer, profile: Profile) -> Result:
     if differing:
         return bad(
             f"it was begun under other rules: {'; '.join(differing)}",
-            "go on with the log's own --profile and --neuron.moving_average_alpha, or give another --data.path",
+            f"go on with the log's own --profile and --neuron.moving_average_alpha, or give another {story.place.flag}",
         )
     return good(f"begun by this hotkey, under the profile {profile.name!r}")
 
@@ -144,7 +160,7 @@ async def check_network(story: Story, link: Link) -> Result:
         return bad(
             f"it is of subnet {opened.netuid} on the chain with genesis {opened.genesis[:12]}…, expected subnet "
             f"{info.netuid} on {info.genesis[:12]}…",
-            "give this verifier another --data.path, or name the log's own network",
+            f"give this verifier another {story.place.flag}, or name the log's own network",
         )
     return good(f"of this chain, and of subnet {info.netuid}")
 
@@ -164,112 +180,18 @@ async def check_software(story: Story, version: str) -> Result:
     return good(f"begun by {name}; this is {version}")
 
 
-@dataclass(frozen=True, slots=True)
-class SqlitePlace:
-    """A log in a file of a folder, with the verifier's secret beside it."""
-
-    folder: Path
-    proc: Path = PROC
-
-    @property
-    def file(self) -> Path:
-        return self.folder / "log.sqlite"
-
-    @property
-    def checks(self) -> Sequence[Check]:
-        return (
-            Check("data folder", blocking(lambda: check_folder(self.folder))),
-            Check("secret", blocking(lambda: check_secret(self.folder, begun=self.file.exists()))),
-            Check("writer", blocking(lambda: check_writer(self.file, self.proc))),
-        )
-
-    @property
-    def needed(self) -> tuple[Check, ...]:
-        return ()
-
-    async def open(self) -> Log | None:
-        if not await anyio.Path(self.file).exists():
-            return None
-        return await SqliteLog.open(self.file, read_only=True)
-
-    async def size(self) -> int | None:
-        return await anyio.to_thread.run_sync(_size, self.file)
-
-
-def check_folder(folder: Path) -> Result:
-    """Files can be made in the folder, or it can be made."""
-    if folder.exists() and not folder.is_dir():
-        return bad(f"{folder} is a file, expected a folder", "give a folder as --data.path")
-    there = next(place for place in (folder, *folder.parents) if place.exists())
-    if not os.access(there, os.W_OK | os.X_OK, effective_ids=True):
-        return bad(
-            f"{there} can't be written by this user",
-            f"sudo chown -R {os.getuid()} {there}, or give a folder of this user's as --data.path",
-        )
-    return good(f"{folder} can be written" if there == folder else f"{folder} can be made in {there}")
-
-
-def check_secret(folder: Path, *, begun: bool) -> Result:
-    """The secret that draws are made from is there, whole, and nobody else's to read.
-
-    Args:
-        begun: whether there is a log already, which was drawn from it.
-    """
-    path = folder / "draws.secret"
-    if not path.exists():
-        if begun:
-            return bad(
-                f"there is a log and no {path}: no open interval's draws can be revealed without it",
-                "restore it from a backup, or begin anew with another --data.path",
-            )
-        return good("the verifier makes it at its first start")
-    status = path.stat()
-    if status.st_size != SECRET_BYTES:
-        return bad(
-            f"{path} has {status.st_size} bytes, expected {SECRET_BYTES}: it was damaged",
-            "restore it from a backup, or begin anew with another --data.path",
-        )
-    if status.st_mode & 0o077:
-        return bad(
-            f"{path} has mode {status.st_mode & 0o777:04o}, expected 0600: who can read it foresees every draw",
-            f"chmod 600 {path}",
-        )
-    return good(f"{path}, for its owner alone")
-
-
-def check_writer(file: Path, proc: Path) -> Result:
-    """Nobody else writes the log. Looked up in the kernel's list: trying the lock could stop one who starts."""
-    lock = file.with_name(file.name + ".writer")
-    if not lock.exists():
-        return good("nobody writes it")
-    try:
-        locks = (proc / "locks").read_text("utf-8").splitlines()
-    except OSError as error:
-        return note(f"not checked: the system's list of locks can't be read ({error.strerror})")
-    inode = str(lock.stat().st_ino)
-    held = any(_inode(fields) == inode for fields in map(str.split, locks) if len(fields) > 5)
-    if not held:
-        return good("nobody writes it")
-    holder = lock.read_text("ascii", "replace").strip()
-    return note(
-        f"process {holder} writes it now: {_command(proc, holder)}. A second verifier would be refused",
-        f"stop that one before you start another on this folder: kill {holder}",
-    )
-
-
-def _inode(fields: list[str]) -> str:
-    """Of a line of ``/proc/locks``: ``1: FLOCK ADVISORY WRITE 6069 fe:00:2146871 0 EOF``."""
-    return fields[5].rpartition(":")[2]
-
-
-def _command(proc: Path, pid: str) -> str:
-    try:
-        words = (proc / pid / "cmdline").read_bytes().split(b"\0")
-    except OSError:
-        return "its command can't be seen"
-    return b" ".join(words).decode("utf-8", "replace").strip()[:120]
-
-
-def _size(file: Path) -> int:
-    sizes: Callable[[Path], int] = lambda one: one.stat().st_size if one.exists() else 0  # noqa: E731
-    return sizes(file) + sizes(file.with_name(file.name + "-wal"))
+async def check_growth(story: Story, link: Link) -> Result:
+    """For how long the log has room, if it grows as it did."""
+    per_day = story.bytes_per_day(link.info.block_seconds)
+    if per_day is None:
+        return note("not checked: the log is too short, or was not read whole, to tell how fast it grows")
+    found = f"it grew by {amount(per_day)} a day"
+    if story.room is None:
+        return note(f"{found}; how much room is left can't be told")
+    days = story.room / per_day
+    found = f"{found}; what is free lasts for {days:,.0f} days"
+    if days < LEAST_DAYS:
+        return bad(found, f"make room now, or give it {story.place.larger}")
+    if days < FEW_DAYS:
+        return note(found, f"plan for {story.place.larger}")
+    return good(found)

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from targon.doctor.chain import Link
 from targon.doctor.findings import Finding, Outcome, Result, bad, good, note
-from targon.doctor.log import Story
 
+PROC: Final = Path("/proc")
+CGROUP: Final = Path("/sys/fs/cgroup")
 MIB: Final = 1 << 20
 GIB: Final = 1 << 30
 
@@ -21,9 +21,6 @@ LOW_FREE: Final = 5 * GIB
 """Below this, it is worth a look: an upgrade brings some 400 MB of packages, and keeps the old ones meanwhile."""
 LEAST_INODES: Final = 1_000
 """Each file takes one: a virtual environment has tens of thousands, but nothing new is made of those while running."""
-LEAST_DAYS: Final = 2.0
-"""Less than a weekend without anybody looking."""
-FEW_DAYS: Final = 30.0
 
 LEAST_MEMORY: Final = 512 * MIB
 """A role without an engine takes 150 to 250 MB."""
@@ -60,20 +57,6 @@ def judge_disk(room: Room, folder: Path) -> Result:
     if room.free < LOW_FREE:
         return note(f"{free}, which is little: {amount(LOW_FREE)} let an upgrade be tried, too", advice)
     return good(free)
-
-
-def judge_growth(story: Story, link: Link, room: Room) -> Result:
-    """For how long the log has room, if it grows as it did."""
-    per_day = story.bytes_per_day(link.info.block_seconds)
-    if per_day is None:
-        return note("not checked: the log is too short, or was not read whole, to tell how fast it grows")
-    days = room.free / per_day
-    found = f"it grew by {amount(per_day)} a day; what is free lasts for {days:,.0f} days"
-    if days < LEAST_DAYS:
-        return bad(found, "make room now, or move the data folder to a larger disk (--data.path)")
-    if days < FEW_DAYS:
-        return note(found, "plan for a larger disk (--data.path)")
-    return good(found)
 
 
 def available_memory(proc: Path, cgroup: Path) -> int | None:

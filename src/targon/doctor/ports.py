@@ -12,21 +12,21 @@ import json
 import os
 import socket
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final, Literal
 
 import aiohttp
 import anyio
 
-from targon.chain import Axon, Metagraph
+from targon.chain import Axon, AxonRefused, Metagraph, host_to_announce
 from targon.doctor.findings import Result, bad, good, note
-from targon.doctor.reach import ask
+from targon.doctor.reach import Role, ask
 from targon.protocol.keys import Signer
 from targon.protocol.primitives import Hotkey
-from targon.prover import BadSettings, ProverSettings
-from targon.transport import PortInUse, bind
+from targon.transport import PortInUse, Tls, bind, speaks_tls
 
 Holder = Literal["nobody", "us"]
-"""Who has the port: ``us`` is a prover of our hotkey that runs already."""
+"""Who has the port: ``us`` is this role of our hotkey, which runs already."""
 
 CONNECT_S: Final = 5.0
 ARRIVE_S: Final = 2.0
@@ -35,64 +35,107 @@ TOKEN_BYTES: Final = 16
 METRICS_BYTES: Final = 4 << 20
 
 
-async def check_port(settings: ProverSettings, signer: Signer, monotonic_s: Callable[[], float]) -> Result:
-    """The port is free, or our own prover's. Hands on which (:data:`Holder`)."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AxonPlace:
+    """Where a role listens, and what it announces (``--axon.…``)."""
+
+    role: Role
+    host: str = "127.0.0.1"
+    port: int
+    external_host: str | None = None
+    external_port: int | None = None
+    tls: Tls = "auto"
+
+    def announced(self) -> Axon:
+        """What goes on the chain.
+
+        Raises:
+            AxonRefused: if it is no address that others could call.
+        """
+        return Axon(host_to_announce(self.host, self.external_host), self.external_port or self.port)
+
+    def served_with(self) -> Tls:
+        """How it is to be called: ``on`` or ``off``; ``auto`` while there is no address to announce."""
+        try:
+            return "on" if speaks_tls(self.tls, self.announced().host) else "off"
+        except AxonRefused:
+            return "auto"
+
+
+async def check_port(place: AxonPlace, signer: Signer, monotonic_s: Callable[[], float]) -> Result:
+    """The port is free, or our own role's. Hands on which (:data:`Holder`)."""
     try:
-        bind(settings.host, settings.port).close()
+        bind(place.host, place.port).close()
     except PortInUse as error:
         # whoever listens everywhere can be asked on loopback
-        local = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104
-        asked = await ask(Axon(local, settings.port), Hotkey(signer.ss58_address), signer, monotonic_s)
-        if asked.is_it:
+        local = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(place.host, place.host)  # noqa: S104
+        hotkey = Hotkey(signer.ss58_address)
+        asked = await ask(Axon(local, place.port), hotkey, signer, monotonic_s, tls=place.served_with())
+        other = asked.role not in (None, place.role)
+        if asked.is_it and not other:
             held: Holder = "us"
-            return good(f"this hotkey's own prover runs at {local}:{settings.port}: {asked.said}", value=held)
-        return bad(f"{error}. {asked.said}", "stop what listens there, or choose another --axon.port")
+            return good(
+                f"this hotkey's own {place.role} runs at {local}:{place.port}: {asked.said}", value=held
+            )
+        who = f"This hotkey's {asked.role} has it: " if asked.is_it else ""
+        return bad(f"{error}. {who}{asked.said}", "stop what listens there, or choose another --axon.port")
     free: Holder = "nobody"
-    return good(f"port {settings.port} on {settings.host} is free", value=free)
+    return good(f"port {place.port} on {place.host} is free", value=free)
 
 
 async def check_announced(
-    holder: Holder,
-    signer: Signer,
-    settings: ProverSettings,
-    monotonic_s: Callable[[], float],
-    *,
-    public: bool,
+    holder: Holder, signer: Signer, place: AxonPlace, monotonic_s: Callable[[], float], *, public: bool
 ) -> Result:
-    """Calls to the announced address come to this prover, as far as can be seen from here.
+    """Calls to the announced address come to this role, as far as can be seen from here.
 
     Args:
         public: whether the others are on other machines.
     """
     try:
-        host = settings.announced_host()
-    except BadSettings as error:
+        axon = place.announced()
+    except AxonRefused as error:
         return bad(str(error), "--axon.external_ip ADDRESS")
-    axon = Axon(host, settings.external_port or settings.port)
-    if public and not ipaddress.ip_address(host).is_global:
+    if public and not ipaddress.ip_address(axon.host).is_global:
         return note(
-            f"{host} is an address of a private network or of this machine: nobody outside can call {axon}",
+            f"{axon.host} is an address of a private network or of this machine: nobody outside can call {axon}",
             "announce the address that the internet knows this machine by: --axon.external_ip ADDRESS",
         )
-    elsewhere = _elsewhere(axon, signer)
+    elsewhere = _elsewhere(axon, signer, place)
     if holder == "us":
-        asked = await ask(axon, Hotkey(signer.ss58_address), signer, monotonic_s)
+        asked = await ask(axon, Hotkey(signer.ss58_address), signer, monotonic_s, tls=place.served_with())
         if asked.is_it:
             return good(f"asked at {axon} from this machine: {asked.said}", elsewhere)
         if asked.kind != "silent":
             return bad(
                 f"{axon}: {asked.said}",
-                "announce this prover's address: --axon.external_ip, --axon.external_port",
+                f"announce this {place.role}'s address: --axon.external_ip, --axon.external_port",
             )
         return _unanswered(axon, asked.said, elsewhere)
-    arrived, why = await _arrives(settings, axon)
+    arrived, why = await _arrives(place, axon)
     if arrived:
         return good(f"a call to {axon} comes to this machine, to the port that is listened at", elsewhere)
     if arrived is None:
         return _unanswered(axon, why, elsewhere)
     return bad(
-        f"{axon} leads elsewhere: a call was taken there, and did not come to port {settings.port} of this machine",
+        f"{axon} leads elsewhere: a call was taken there, and did not come to port {place.port} of this machine",
         "announce this machine's address: --axon.external_ip, --axon.external_port; or lead that port to this one",
+    )
+
+
+async def check_tls(place: AxonPlace) -> Result:
+    """Callers that are told nothing else call it as it is served: over TLS wherever the address isn't loopback."""
+    try:
+        axon = place.announced()
+    except AxonRefused:
+        return note("not checked: there is no address to announce")
+    served, called = place.served_with() == "on", speaks_tls("auto", axon.host)
+    how = "over TLS, with a certificate that this hotkey vouches for" if served else "without TLS"
+    if served == called:
+        return good(f"{axon} is served {how}")
+    return note(
+        f"{axon} is served {how}, and callers that are told nothing else call it "
+        f"{'over' if called else 'without'} TLS: they are not answered",
+        "leave --axon.tls away" if called else "leave --axon.tls away, or give every caller --neuron.tls on",
     )
 
 
@@ -109,12 +152,13 @@ def _unanswered(axon: Axon, why: str, elsewhere: str) -> Result:
     )
 
 
-def _elsewhere(axon: Axon, signer: Signer) -> str:
+def _elsewhere(axon: Axon, signer: Signer, place: AxonPlace) -> str:
     if ipaddress.ip_address(axon.host).is_loopback:
         return ""
+    tls = "" if place.tls == "auto" else f" --tls {place.tls}"
     return (
-        f"while the prover runs, on another machine: targon doctor reach {axon.host} {axon.port} {signer.ss58_address} "
-        f"(or: nc -vz {axon.host} {axon.port})"
+        f"while the {place.role} runs, on another machine: targon doctor reach {axon.host} {axon.port} "
+        f"{signer.ss58_address}{tls} (or: nc -vz {axon.host} {axon.port})"
     )
 
 
@@ -129,14 +173,14 @@ def is_ours(host: str) -> bool:
     return True
 
 
-async def _arrives(settings: ProverSettings, axon: Axon) -> tuple[bool | None, str]:
-    """Listen as the prover would, call the announced address, and see whether the call comes in.
+async def _arrives(place: AxonPlace, axon: Axon) -> tuple[bool | None, str]:
+    """Listen as the role would, call the announced address, and see whether the call comes in.
 
     None: no connection was made, and why.
     """
     token = os.urandom(TOKEN_BYTES)
     came = anyio.Event()
-    with bind(settings.host, settings.port) as sock:
+    with bind(place.host, place.port) as sock:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_take_calls, sock, token, came)
             try:
@@ -166,23 +210,21 @@ async def _take_calls(sock: socket.socket, token: bytes, came: anyio.Event) -> N
                 came.set()
 
 
-async def check_axon(
-    metagraph: Metagraph, holder: Holder, signer: Signer, settings: ProverSettings
-) -> Result:
+async def check_axon(metagraph: Metagraph, holder: Holder, signer: Signer, place: AxonPlace) -> Result:
     """What the chain says of where we serve."""
     neuron = metagraph.by_hotkey(Hotkey(signer.ss58_address))
     on_chain = neuron.axon if neuron is not None else None
     try:
-        ours = Axon(settings.announced_host(), settings.external_port or settings.port)
-    except BadSettings:
+        ours = place.announced()
+    except AxonRefused:
         return note("not checked: there is no address to announce")
     if on_chain == ours:
         return good(f"{ours} stands on chain")
     got = f"{on_chain} stands on chain" if on_chain is not None else "no address stands on chain"
     if holder == "nobody":
-        return good(f"{got}; a prover announces {ours} when it starts")
+        return good(f"{got}; the {place.role} announces {ours} when it starts")
     return note(
-        f"{got}, expected {ours}: verifiers can't call the prover that runs here",
+        f"{got}, expected {ours}: nobody can find the {place.role} that runs here",
         "it announces again within 50 blocks; if it doesn't, start it again with these flags, and see what it logs",
     )
 

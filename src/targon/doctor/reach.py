@@ -1,4 +1,4 @@
-"""Asks a prover at an address who it is, as a verifier would: a connection, and a signed request for its status."""
+"""Asks a neuron at an address who it is, as its callers would: a connection, and a signed request for its status."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from targon.chain import Axon
+from targon.protocol.disclosures import VerifierStatus
 from targon.protocol.keys import Signer
 from targon.protocol.messages import ProverStatus
 from targon.protocol.primitives import Hotkey
@@ -16,8 +17,10 @@ from targon.transport import (
     Deadlines,
     Disconnected,
     NeuronClient,
+    NotTheProver,
     Refused,
     TimedOut,
+    Tls,
     TransportError,
     Unreachable,
 )
@@ -25,10 +28,12 @@ from targon.transport import (
 DEADLINES = Deadlines(connect_s=5.0, first_byte_s=5.0, between_bytes_s=5.0, total_s=8.0)
 """A status is said at once; a packet filter that drops says nothing, however long one waits."""
 
-Kind = Literal["answers", "refuses", "clock", "another", "stranger", "silent"]
+Role = Literal["prover", "verifier"]
+
+Kind = Literal["answers", "refuses", "clock", "another", "tls", "stranger", "silent"]
 """``answers``: with its status. ``refuses``: it is that hotkey's, and doesn't serve the one that asked. ``clock``: our
-clocks differ. ``another``: a neuron with another hotkey. ``stranger``: something that is no neuron. ``silent``: no
-answer."""
+clocks differ. ``another``: a neuron with another hotkey. ``tls``: a neuron that speaks TLS, and was asked without.
+``stranger``: something that is no neuron. ``silent``: no answer."""
 
 _ABOUT_THE_CALLER = frozenset(
     {
@@ -51,30 +56,60 @@ class Asked:
     said: str
     """In words."""
     took_s: float
+    role: Role | None = None
+    """What answers with its status; a refusal doesn't say."""
 
     @property
     def is_it(self) -> bool:
         """Whether the hotkey that was asked for answered, be it with a refusal. Status and refusals are not signed:
-        only a receipt proves who answers."""
+        without TLS, only a receipt proves who answers."""
         return self.kind in ("answers", "refuses", "clock")
 
 
-async def ask(axon: Axon, hotkey: Hotkey, signer: Signer, monotonic_s: Callable[[], float]) -> Asked:
-    """Ask for the status of the prover that should serve at an address."""
+async def ask(
+    axon: Axon, hotkey: Hotkey, signer: Signer, monotonic_s: Callable[[], float], *, tls: Tls = "auto"
+) -> Asked:
+    """Ask for the status of the prover or verifier that should serve at an address.
+
+    Args:
+        tls: whether to ask over TLS; ``auto``: as callers do, wherever the address isn't loopback.
+    """
     began_s = monotonic_s()
-    async with NeuronClient(deadlines=DEADLINES) as client:
+    role: Role | None = None
+    async with NeuronClient(deadlines=DEADLINES, tls=tls) as client:
         try:
-            status = await client.status(axon, hotkey, signer)
+            status = await _status(client, axon, hotkey, signer)
         except TransportError as error:
             kind, said = _explained(error, hotkey)
         else:
             kind, said = _told(status, hotkey)
-    return Asked(kind, said, monotonic_s() - began_s)
+            role = "prover" if isinstance(status, ProverStatus) else "verifier"
+    return Asked(kind, said, monotonic_s() - began_s, role)
 
 
-def _told(status: ProverStatus, hotkey: Hotkey) -> tuple[Kind, str]:
+async def _status(
+    client: NeuronClient, axon: Axon, hotkey: Hotkey, signer: Signer
+) -> ProverStatus | VerifierStatus:
+    """A prover's, or where what comes is none, a verifier's: the path of both is the same."""
+    try:
+        return await client.status(axon, hotkey, signer)
+    except BadResponse as error:
+        if error.reason != "malformed":
+            raise
+        try:
+            return await client.verifier_status(axon, hotkey, signer)
+        except BadResponse:
+            raise error from None
+
+
+def _told(status: ProverStatus | VerifierStatus, hotkey: Hotkey) -> tuple[Kind, str]:
     if status.hotkey != hotkey:
         return "another", f"it says that it is {status.hotkey}, expected {hotkey}"
+    if isinstance(status, VerifierStatus):
+        models = ", ".join(model.name for model in status.models)
+        return "answers", (
+            f"it verifies {models}; software {status.software}, {status.released} records of its log released"
+        )
     serves = f"{', '.join(status.models)} in {', '.join(status.dialects)}"
     busy = f"{status.running} of {status.capacity} places taken"
     return "answers", f"it serves {serves}; software {status.version}, {busy}"
@@ -94,12 +129,16 @@ def _explained(error: TransportError, hotkey: Hotkey) -> tuple[Kind, str]:
                 "refuses",
                 f"it is there, and doesn't serve the hotkey that asked: {error.code}: {error.message}",
             )
+        if error.code == Code.TLS_REQUIRED:
+            return "tls", "it speaks TLS, and was asked without"
         return (
             "stranger",
-            f"what answers there is no prover of this protocol: HTTP {error.status} {error.message}",
+            f"what answers there is no neuron of this protocol: HTTP {error.status} {error.message}",
         )
     if isinstance(error, BadResponse):
-        return "stranger", f"what answers there is no prover of this protocol: {error}"
+        return "stranger", f"what answers there is no neuron of this protocol: {error}"
+    if isinstance(error, NotTheProver):
+        return "another", str(error)
     if isinstance(error, TimedOut):
         return "silent", f"connected, and then no answer for {error.after_s:g} s"
     if isinstance(error, Unreachable | Disconnected):

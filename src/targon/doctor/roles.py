@@ -16,9 +16,7 @@ from targon.doctor.engine import EnginePlace, check_calibration, check_engine
 from targon.doctor.examination import Check, blocking
 from targon.doctor.findings import Result
 from targon.protocol.profile import Profile
-from targon.prover import ProverSettings
 
-CGROUP: Final = Path("/sys/fs/cgroup")
 LOG_S: Final = log.READ_S + 15.0
 ENGINE_S: Final = 180.0
 """Trying an engine takes some dozens of answers; a slow one, on a processor, takes its time."""
@@ -37,8 +35,8 @@ class Common:
     metrics_port: int | None = None
     now_s: Callable[[], float] = time.time
     monotonic_s: Callable[[], float] = time.monotonic
-    proc: Path = log.PROC
-    cgroup: Path = CGROUP
+    proc: Path = machine.PROC
+    cgroup: Path = machine.CGROUP
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,9 +44,9 @@ class ProverNeeds:
     """What a prover is started with."""
 
     common: Common
-    settings: ProverSettings
+    axon: ports.AxonPlace
     public: bool
-    """Whether verifiers are on other machines."""
+    """Whether the others are on other machines."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,9 +54,13 @@ class VerifierNeeds:
     """What a verifier is started with."""
 
     common: Common
+    axon: ports.AxonPlace | None
+    """None: it serves nobody."""
+    public: bool
+    """Whether the others are on other machines."""
     log: log.LogPlace
     folder: Path
-    """What lies on its disk grows."""
+    """For the secret, and for a log in a file."""
     profile: Profile
     version_key: int
     disable_set_weights: bool = False
@@ -67,29 +69,13 @@ class VerifierNeeds:
 
 def prover_checks(needs: ProverNeeds) -> list[Check]:
     """What must hold for a prover to start, to be found, and to be given work."""
-    common, settings = needs.common, needs.settings
+    common = needs.common
     first = _First(common)
-    port = Check(
-        "port", lambda signer: ports.check_port(settings, signer, common.monotonic_s), (first.hotkey,)
-    )
     return [
         *first.checks(),
         Check("seen as a prover", registration.check_taken_for_prover, (first.uid, first.hotkey)),
-        port,
-        Check(
-            "announced address",
-            lambda holder, signer: ports.check_announced(
-                holder, signer, settings, common.monotonic_s, public=needs.public
-            ),
-            (port, first.hotkey),
-            deadline_s=30.0,
-        ),
-        Check(
-            "address on chain",
-            lambda graph, holder, signer: ports.check_axon(graph, holder, signer, settings),
-            (first.uid, port, first.hotkey),
-        ),
-        *_metrics(common, settings.port),
+        *_axon(common, first, needs.axon, public=needs.public),
+        *_metrics(common, needs.axon.port),
         Check("engine", lambda: check_engine(common.engine, reference=False), deadline_s=ENGINE_S),
         *_machine(common, "prover", common.engine.folder if common.engine.started else Path.cwd()),
     ]
@@ -112,7 +98,8 @@ def verifier_checks(needs: VerifierNeeds) -> list[Check]:
             ),
             (first.chain, first.uid, first.hotkey),
         ),
-        *_metrics(common),
+        *([] if needs.axon is None else _axon(common, first, needs.axon, public=needs.public)),
+        *_metrics(common, None if needs.axon is None else needs.axon.port),
         engine,
         Check("calibration", blocking(lambda found: check_calibration(found, needs.calibration)), (engine,)),
         *own_checks,
@@ -124,11 +111,7 @@ def verifier_checks(needs: VerifierNeeds) -> list[Check]:
         ),
         Check("log: network", log.check_network, (story, first.chain)),
         Check("log: software", lambda told: log.check_software(told, __version__), (story,)),
-        Check(
-            "log: growth",
-            blocking(lambda told, link: machine.judge_growth(told, link, machine.room_of(needs.folder))),
-            (story, first.chain),
-        ),
+        Check("log: growth", log.check_growth, (story, first.chain)),
         *_machine(common, "verifier", needs.folder),
     ]
 
@@ -160,6 +143,27 @@ class _First:
             Check("clock", chain.check_clock, (self.chain, self.head)),
             self.uid,
         )
+
+
+def _axon(common: Common, first: _First, place: ports.AxonPlace, *, public: bool) -> list[Check]:
+    port = Check("port", lambda signer: ports.check_port(place, signer, common.monotonic_s), (first.hotkey,))
+    return [
+        port,
+        Check(
+            "announced address",
+            lambda holder, signer: ports.check_announced(
+                holder, signer, place, common.monotonic_s, public=public
+            ),
+            (port, first.hotkey),
+            deadline_s=30.0,
+        ),
+        Check("TLS", lambda: ports.check_tls(place)),
+        Check(
+            "address on chain",
+            lambda graph, holder, signer: ports.check_axon(graph, holder, signer, place),
+            (first.uid, port, first.hotkey),
+        ),
+    ]
 
 
 def _metrics(common: Common, served: int | None = None) -> list[Check]:

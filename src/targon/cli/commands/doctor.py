@@ -9,23 +9,27 @@ from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 
 import anyio
-import anyio.to_thread
 from bittensor.keyfiles import Keypair
 from pydantic import Field
-from pydantic_settings import CliPositionalArg, CliSubCommand, get_subcommand
+from pydantic_settings import CliPositionalArg, CliSubCommand, CliUnknownArgs, get_subcommand
 from rich.console import Console
 
 from targon.chain import Axon, Chain, open_chain
-from targon.cli.commands.prover import ProverCommand
-from targon.cli.commands.verifier import VerifierCommand
+from targon.cli.catalog import RoleName
 from targon.cli.engine import API_KEY
+from targon.cli.loading import load
 from targon.cli.logging import configure_logging
-from targon.cli.options import EngineOptions, Options, SubtensorOptions, WalletOptions
+from targon.cli.logs import redis_address
+from targon.cli.options import AxonOptions, Options, RoleOptions, Tls
+from targon.cli.prover_options import ProverOptions
+from targon.cli.verifier_options import VerifierOptions
 from targon.doctor import (
     PASSWORD,
+    AxonPlace,
     Check,
     Common,
     EnginePlace,
+    LogPlace,
     ProverNeeds,
     Row,
     SqlitePlace,
@@ -43,43 +47,56 @@ from targon.protocol.errors import MalformedMessage
 from targon.protocol.keys import public_key
 from targon.protocol.primitives import Hotkey
 from targon.protocol.profile import PROFILES
-from targon.prover import ProverSettings
 from targon.verifier import VerifierSettings
 
 FILE_WIDTH = 160
 """Columns of the table where no terminal says how many there are."""
 
 
-class DoctorProver(ProverCommand):
-    """Check everything that a prover with these flags needs. Ends with 1 if something is bad."""
+class DoctorProver(Options):
+    """Check everything that a prover needs. Takes the prover's own flags ('targon prover --help'), and loads everything
+    as it does. Ends with 1 if something is bad."""
 
-    as_json: bool = Field(False, alias="json")
+    flags: CliUnknownArgs
+    as_json: bool = Field(False, validation_alias="json")
     """Print what was found as JSON."""
 
     def run(self) -> int:
-        return _run("prover", self, lambda opener: prover_checks(prover_needs(self, opener)))
+        options = _loaded("prover", self.flags)
+        assert isinstance(options, ProverOptions)
+        return _run(
+            "prover", options, lambda opener: prover_checks(prover_needs(options, opener)), self.as_json
+        )
 
 
-class DoctorVerifier(VerifierCommand):
-    """Check everything that a verifier with these flags needs. Ends with 1 if something is bad."""
+class DoctorVerifier(Options):
+    """Check everything that a verifier needs. Takes the verifier's own flags ('targon verifier --help'), and loads
+    everything as it does. Ends with 1 if something is bad."""
 
-    as_json: bool = Field(False, alias="json")
+    flags: CliUnknownArgs
+    as_json: bool = Field(False, validation_alias="json")
     """Print what was found as JSON."""
 
     def run(self) -> int:
-        return _run("verifier", self, lambda opener: verifier_checks(verifier_needs(self, opener)))
+        options = _loaded("verifier", self.flags)
+        assert isinstance(options, VerifierOptions)
+        return _run(
+            "verifier", options, lambda opener: verifier_checks(verifier_needs(options, opener)), self.as_json
+        )
 
 
 class DoctorReach(Options):
-    """Ask, from this machine, whether a prover answers at an address: a connection, and a signed request for its
-    status. Needs no keys: without a wallet a new key asks, which a prover refuses, and so shows that it is there."""
+    """Ask, from this machine, whether a prover or verifier answers at an address: a connection, and a signed request
+    for its status. Needs no keys: a new one asks, which is refused, and so shows that it is there."""
 
     ip: CliPositionalArg[str]
-    """The address that the prover announces."""
+    """The address that it announces."""
     port: CliPositionalArg[int]
     """The port."""
     hotkey: CliPositionalArg[str]
-    """The prover's hotkey."""
+    """Its hotkey."""
+    tls: Tls = "auto"
+    """Ask over TLS; auto: unless the address is loopback."""
 
     def run(self) -> int:
         return anyio.run(self._reach)
@@ -91,7 +108,7 @@ class DoctorReach(Options):
             sys.stderr.write(f"targon: {error}\n")
             return 2
         asker = Keypair.create_from_mnemonic(Keypair.generate_mnemonic(12))
-        asked = await ask(Axon(self.ip, self.port), Hotkey(self.hotkey), asker, time.monotonic)
+        asked = await ask(Axon(self.ip, self.port), Hotkey(self.hotkey), asker, time.monotonic, tls=self.tls)
         mark = "reached" if asked.is_it else "NOT reached"
         sys.stdout.write(f"{mark} within {asked.took_s:.2f} s: {asked.said}\n")
         return 0 if asked.is_it else 1
@@ -111,15 +128,15 @@ class DoctorCommand(Options):
 
 
 class ChainOpener:
-    """Opens the chain that the flags name, and closes it when the block ends."""
+    """Opens the chain that the options name, and closes it at the end."""
 
-    def __init__(self, options: SubtensorOptions, netuid: int) -> None:
+    def __init__(self, options: RoleOptions) -> None:
         self._options = options
-        self._netuid = netuid
         self._stack = AsyncExitStack()
 
     async def __call__(self) -> Chain:
-        chain = await anyio.to_thread.run_sync(open_chain, self._options.chain_endpoint, self._netuid)
+        subtensor = self._options.subtensor
+        chain = await open_chain(subtensor.chain_endpoint, self._options.netuid, subtensor.network)
         self._stack.push_async_callback(chain.aclose)
         return chain
 
@@ -127,34 +144,24 @@ class ChainOpener:
         await self._stack.aclose()
 
 
-def prover_needs(options: ProverCommand, opener: ChainOpener) -> ProverNeeds:
-    """What a prover with these flags needs."""
+def prover_needs(options: ProverOptions, opener: ChainOpener) -> ProverNeeds:
+    """What a prover with these options needs."""
     return ProverNeeds(
-        common=_common(
-            options.wallet,
-            options.engine,
-            opener,
-            tgi_endpoint=options.neuron.given_tgi_endpoint,
-            metrics_port=options.metrics.port,
-        ),
-        settings=ProverSettings(
-            host=options.axon.ip,
-            port=options.axon.port,
-            external_host=options.axon.external_ip or None,
-            external_port=options.axon.external_port or None,
-        ),
-        public=not options.subtensor.chain_endpoint.startswith("sqlite:"),
+        common=_common(options, opener, options.neuron.given_tgi_endpoint),
+        axon=_axon("prover", options.axon),
+        public=_public(options),
     )
 
 
-def verifier_needs(options: VerifierCommand, opener: ChainOpener) -> VerifierNeeds:
-    """What a verifier with these flags needs."""
-    folder = options.data.path.expanduser()
+def verifier_needs(options: VerifierOptions, opener: ChainOpener) -> VerifierNeeds:
+    """What a verifier with these options needs."""
     named = options.calibration.path
     return VerifierNeeds(
-        common=_common(options.wallet, options.engine, opener),
-        log=SqlitePlace(folder),
-        folder=folder,
+        common=_common(options, opener, options.neuron.given_tgi_endpoint),
+        axon=None if options.neuron.axon_off else _axon("verifier", options.axon),
+        public=_public(options),
+        log=_log_place(options),
+        folder=options.data.path.expanduser(),
         profile=PROFILES[options.profile].model_copy(
             update={"ema_alpha": options.neuron.moving_average_alpha}
         ),
@@ -164,17 +171,43 @@ def verifier_needs(options: VerifierCommand, opener: ChainOpener) -> VerifierNee
     )
 
 
-def _common(
-    wallet: WalletOptions,
-    engine: EngineOptions,
-    opener: ChainOpener,
-    *,
-    tgi_endpoint: str = "",
-    metrics_port: int = 0,
-) -> Common:
+def _log_place(options: VerifierOptions) -> LogPlace:
+    folder = options.data.path.expanduser()
+    if not options.database.given:
+        return SqlitePlace(folder)
+    from targon.doctor.redis import RedisPlace  # its client loads slowly
+
+    return RedisPlace(redis_address(options.database), folder)
+
+
+def _axon(role: RoleName, options: AxonOptions) -> AxonPlace:
+    return AxonPlace(
+        role=role,
+        host=options.ip,
+        port=options.port,
+        external_host=options.external_ip or None,
+        external_port=options.external_port or None,
+        tls=options.tls,
+    )
+
+
+def _public(options: RoleOptions) -> bool:
+    """Whether the others are on other machines: not on an embedded chain, nor on a node of one's own."""
+    subtensor = options.subtensor
+    return not subtensor.chain_endpoint.startswith("sqlite:") and _network(options) != "local"
+
+
+def _network(options: RoleOptions) -> str:
+    """The network that was chosen by its name; empty: an address was given, and may be of any."""
+    return "" if options.subtensor.chain_endpoint else options.subtensor.network
+
+
+def _common(options: RoleOptions, opener: ChainOpener, tgi_endpoint: str) -> Common:
+    wallet, engine = options.wallet, options.engine
     return Common(
         wallet=WalletPlace(wallet.name, wallet.hotkey, wallet.path, os.environ.get(PASSWORD)),
         open_chain=opener,
+        network=_network(options),
         engine=EnginePlace(
             url=engine.url or tgi_endpoint,
             socket=engine.socket,
@@ -184,24 +217,33 @@ def _common(
             dtype=engine.dtype,
             api_key=os.environ.get(API_KEY),
         ),
-        metrics_port=metrics_port or None,
+        metrics_port=options.metrics.port or None,
     )
 
 
+def _loaded(role: RoleName, flags: Sequence[str]) -> RoleOptions:
+    loaded = load(role, flags, os.environ)
+    for warning in loaded.warnings:
+        sys.stderr.write(f"targon: warning: {warning}\n")
+    return loaded.options
+
+
 def _run(
-    role: str, options: DoctorProver | DoctorVerifier, checks: Callable[[ChainOpener], Sequence[Check]]
+    role: RoleName, options: RoleOptions, checks: Callable[[ChainOpener], Sequence[Check]], in_json: bool
 ) -> int:
-    configure_logging(debug=options.logging.debug, json_lines=options.logging.json_lines)
+    configure_logging(
+        debug=options.logging.debug, trace=options.logging.trace, json_lines=options.logging.json_lines
+    )
 
     async def look() -> list[Row]:
-        opener = ChainOpener(options.subtensor, options.netuid)
+        opener = ChainOpener(options)
         try:
             return await examine(checks(opener))
         finally:
             await opener.aclose()
 
     rows = anyio.run(look)
-    if options.as_json:
+    if in_json:
         sys.stdout.write(f"{as_json(role, rows)}\n")
     else:
         show(role, rows, Console(width=None if sys.stdout.isatty() else FILE_WIDTH, highlight=False))

@@ -2,71 +2,75 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import anyio
 from pydantic import Field
-from pydantic_settings import CliPositionalArg
+from pydantic_settings import CliPositionalArg, CliUnknownArgs
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from targon.cli.errors import CommandError
+from targon.cli.loading import load
+from targon.cli.logs import log_to_read
 from targon.cli.options import Options
-from targon.ledger import ProverStanding, SqliteLog, explain, replay
+from targon.cli.verifier_options import VerifierOptions
+from targon.ledger import ProverStanding, explain, replay
 from targon.protocol.primitives import Hotkey, Uid
 from targon.protocol.weights import NoWeights
 
 
 class StatusCommand(Options):
-    """Show every prover's standing, from a verifier's log."""
+    """Show every prover's standing, from a verifier's log. Takes the verifier's own flags, too (--data.path,
+    --database.host, --config …), and its environment: whatever says where its log is."""
 
-    path: Path = Path("~/.targon/verifier")
+    flags: CliUnknownArgs
+    path: Path | None = None
     """The log's file, a verifier's folder, or a local network's."""
 
     def run(self) -> int:
-        anyio.run(_status, find_log(self.path))
+        anyio.run(_status, self.path, verifier_options(self.flags))
         return 0
 
 
 class WhyCommand(Options):
-    """Explain one prover's standing, from a verifier's log: each verdict that moved it, in words."""
+    """Explain one prover's standing, from a verifier's log: each verdict that moved it, in words. Takes the verifier's
+    own flags after UID or hotkey, too (--data.path, --database.host, --config …), and its environment."""
 
     prover: CliPositionalArg[str]
     """Its UID or its hotkey."""
-    path: Path = Path("~/.targon/verifier")
+    flags: CliUnknownArgs
+    path: Path | None = None
     """The log's file, a verifier's folder, or a local network's."""
     last: int = Field(20, ge=1)
     """How many of the newest entries to show."""
 
     def run(self) -> int:
-        anyio.run(_why, find_log(self.path), self.prover, self.last)
+        anyio.run(_why, self.path, verifier_options(self.flags), self.prover, self.last)
         return 0
 
 
-def find_log(path: Path) -> Path:
-    """The log that a path means.
+def verifier_options(flags: Sequence[str]) -> VerifierOptions:
+    """A verifier's options, as it would load them; what is unwise about them is said.
 
     Raises:
-        CommandError: if there is none.
+        WrongOptions: if one of them cannot be.
     """
-    place = path.expanduser()
-    tried = [place] if place.suffix else [place / "log.sqlite", place / "verifier-1" / "log.sqlite"]
-    found = next((candidate for candidate in tried if candidate.is_file()), None)
-    if found is None:
-        raise CommandError(
-            f"no log at {place}: expected a file log.sqlite there; give the verifier's --data.path, or a local "
-            "network's folder, as --path"
-        )
-    return found
+    loaded = load("verifier", flags, os.environ)
+    for warning in loaded.warnings:
+        sys.stderr.write(f"targon: warning: {warning}\n")
+    assert isinstance(loaded.options, VerifierOptions)
+    return loaded.options
 
 
-async def _status(path: Path) -> None:
-    log = await SqliteLog.open(path, read_only=True)
-    standings = await replay(log)
-    await log.aclose()
+async def _status(path: Path | None, options: VerifierOptions) -> None:
+    async with log_to_read(path, options) as (name, log):
+        standings = await replay(log)
     console = Console()
-    console.print(f"{path}: {standings.head.seq + 1} records, up to block {standings.block}", soft_wrap=True)
+    console.print(f"{name}: {standings.head.seq + 1} records, up to block {standings.block}", soft_wrap=True)
     if standings.opened is None:
         return
     weights = standings.weights()
@@ -111,10 +115,9 @@ def _last(prover: ProverStanding) -> str:
     return "" if last is None else f"{last.outcome}: {last.reason}"
 
 
-async def _why(path: Path, prover: str, last: int) -> None:
-    log = await SqliteLog.open(path, read_only=True)
-    entries = await explain(log, Uid(int(prover)) if prover.isdecimal() else Hotkey(prover))
-    await log.aclose()
+async def _why(path: Path | None, options: VerifierOptions, prover: str, last: int) -> None:
+    async with log_to_read(path, options) as (_, log):
+        entries = await explain(log, Uid(int(prover)) if prover.isdecimal() else Hotkey(prover))
     console = Console(highlight=False)
     if len(entries) > last:
         console.print(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import structlog
@@ -20,7 +21,7 @@ _NAMED: Final = 3
 
 async def check_server(client: Redis, address: RedisAddress) -> None:
     """Raise LogUnavailable if the server is too old."""
-    info = await _asked(client, "INFO", "server")
+    info = await asked(client, "INFO", "server")
     found = str(info.get("redis_version", ""))
     numbers = found.split(".")[:2]
     if len(numbers) == 2 and tuple(map(int, numbers)) < OLDEST_REDIS:
@@ -59,39 +60,49 @@ async def holds_a_log(client: Redis, address: RedisAddress) -> bool:
     )
 
 
+def weaknesses(settings: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Where a server does not keep what it acknowledged: each problem, with the setting that cures it."""
+    return [
+        (problem, f"{name} {good}")
+        for name, bad, good, problem in (
+            ("appendonly", ("no",), "yes", "there is no append-only file: a restart loses the log"),
+            (
+                "appendfsync",
+                ("no",),
+                "everysec",
+                "the append-only file is never flushed: a power cut loses minutes",
+            ),
+            (
+                "maxmemory-policy",
+                ("allkeys-lru", "allkeys-lfu", "allkeys-random", "allkeys-lrm"),
+                "noeviction",
+                "a full Redis throws the log away",
+            ),
+        )
+        if settings.get(name) in bad
+    ]
+
+
+def cure(settings: Iterable[str]) -> str:
+    """The commands and the lines of the configuration that set something."""
+    lines = list(settings)
+    now = "; ".join(f"redis-cli CONFIG SET {line}" for line in lines)
+    return f"now: {now}; for good, in redis.conf: {'; '.join(lines)}"
+
+
 async def say_what_could_be_lost(client: Redis, address: RedisAddress) -> None:
     """Log one warning if the server does not keep what it acknowledged, with what to do about it."""
-    settings = await _settings(client)
-    problems: list[str] = []
-    cures: list[str] = []
-    for name, bad, good, problem in (
-        ("appendonly", ("no",), "yes", "there is no append-only file: a restart loses the log"),
-        (
-            "appendfsync",
-            ("no",),
-            "everysec",
-            "the append-only file is never flushed: a power cut loses minutes",
-        ),
-        (
-            "maxmemory-policy",
-            ("allkeys-lru", "allkeys-lfu", "allkeys-random", "allkeys-lrm"),
-            "noeviction",
-            "a full Redis throws the log away",
-        ),
-    ):
-        if settings.get(name) in bad:
-            problems.append(problem)
-            cures.append(f"{name} {good}")
-    if problems:
-        now = "; ".join(f"redis-cli CONFIG SET {cure}" for cure in cures)
+    told = await settings_of(client)
+    weak = weaknesses(told)
+    if weak:
         logger.warning(
             "redis_may_lose_the_log",
             log=str(address),
-            problem="; ".join(problems),
-            fix=f"now: {now}; for good, in redis.conf: {'; '.join(cures)}",
+            problem="; ".join(problem for problem, _ in weak),
+            fix=cure(line for _, line in weak),
         )
         return
-    logger.info("redis_log_opened", log=str(address), may_lose=_may_lose(settings.get("appendfsync")))
+    logger.info("redis_log_opened", log=str(address), may_lose=_may_lose(told.get("appendfsync")))
 
 
 def _may_lose(appendfsync: str | None) -> str:
@@ -105,19 +116,20 @@ def _may_lose(appendfsync: str | None) -> str:
     return "unknown: the server does not tell its appendfsync"
 
 
-async def _settings(client: Redis) -> dict[str, str]:
+async def settings_of(client: Redis) -> dict[str, str]:
+    """What the server says of its append-only file and of its memory; as much of it as this user may know."""
     found: dict[str, str] = {}
     for pattern in ("append*", "maxmemory*"):
-        answer = await _asked(client, "CONFIG GET", pattern)
+        answer = await asked(client, "CONFIG GET", pattern)
         found |= {_text(name): _text(value) for name, value in answer.items()}
     if "appendonly" not in found:
-        info = await _asked(client, "INFO", "persistence")
+        info = await asked(client, "INFO", "persistence")
         if "aof_enabled" in info:
             found["appendonly"] = "yes" if info["aof_enabled"] else "no"
     return found
 
 
-async def _asked(client: Redis, *command: str) -> dict[Any, Any]:
+async def asked(client: Redis, *command: str) -> dict[Any, Any]:
     """The answer to a command that a server may refuse to this user, or not have; nothing then."""
     try:
         answer: dict[Any, Any] = await client.execute_command(*command)

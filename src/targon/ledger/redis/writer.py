@@ -45,6 +45,15 @@ class _Lease(BaseModel):
     token: str
 
 
+def named_holder(lease: bytes) -> str:
+    """Who holds a lease, for people."""
+    try:
+        holder = _Lease.model_validate_json(lease)
+    except ValidationError:
+        return f"somebody unknown ({schema.LEASE} holds {lease[:40]!r})"
+    return f"process {holder.pid} on {holder.host}"
+
+
 class Writer:
     """Holds a log for writing. One call at a time."""
 
@@ -103,13 +112,8 @@ class Writer:
         await schema.RELEASE.run(client, self._lease)
 
     def _held_by(self, lease: bytes) -> LogUnavailable:
-        try:
-            holder = _Lease.model_validate_json(lease)
-            name = f"process {holder.pid} on {holder.host}"
-        except ValidationError:
-            name = f"somebody unknown ({schema.LEASE} holds {lease[:40]!r})"
         return LogUnavailable(
-            f"the log {self._address} is being written by {name}, expected no other writer: "
+            f"the log {self._address} is being written by {named_holder(lease)}, expected no other writer: "
             "stop that one first, or give this one a log of its own (--database.index)"
         )
 
