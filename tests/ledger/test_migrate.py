@@ -89,7 +89,7 @@ async def test_a_log_is_moved_with_the_same_hashes_and_its_newest_snapshot(
     told: list[tuple[int, int]] = []
     done = await moved(worlds, lambda have, total: told.append((have, total)))
     total = len(records)
-    assert done == Migrated(LONG.head, total, Head(500, records[500].hash))
+    assert done == Migrated(LONG.head, total, Head(500, records[500].hash), LONG.head)
     assert told == [(have, total) for have in (*range(0, total, BATCH), total)]
     async with worlds[0].open() as source, worlds[1].open() as target:
         assert await everything(target) == await everything(source) == records
@@ -131,7 +131,7 @@ async def test_a_log_that_was_moved_already_is_checked_again_and_left(worlds: tu
 async def test_an_empty_log_is_moved(worlds: tuple[World, World]) -> None:
     async with worlds[0].open():
         pass
-    assert await moved(worlds) == Migrated(EMPTY, 0, None)
+    assert await moved(worlds) == Migrated(EMPTY, 0, None, EMPTY)
 
 
 async def test_a_target_that_holds_another_log_is_refused_and_left(worlds: tuple[World, World]) -> None:
@@ -153,26 +153,46 @@ async def test_a_target_that_goes_on_beyond_the_source_is_refused(worlds: tuple[
         await moved(worlds)
 
 
-async def test_a_source_that_goes_on_while_it_is_copied_is_refused(worlds: tuple[World, World]) -> None:
+async def test_a_source_that_goes_on_while_it_is_copied_is_copied_as_it_was_and_the_rest_comes_next(
+    worlds: tuple[World, World],
+) -> None:
     await fill(worlds[0])
     async with AsyncExitStack() as stack:
-        source = await stack.enter_async_context(worlds[0].open())
+        writer = await stack.enter_async_context(worlds[0].open())
+        source = await stack.enter_async_context(worlds[0].open(read_only=True))
         target = await stack.enter_async_context(worlds[1].open())
+        standings, block = folded(await everything(writer)), 999
 
-        class Growing:
-            """The source, to which its verifier appends once its end was looked up."""
+        async def write_more() -> None:
+            nonlocal block
+            for record in await writer.append([step_closed(block)], expected=standings.head):
+                standings.apply(record)
+            block += 1
+            await writer.save_snapshot(Snapshot(standings.head, standings.to_snapshot()))
+
+        class Busy:
+            """The source, whose verifier appends whenever somebody asks it anything."""
 
             def __getattr__(self, name: str) -> object:
                 return getattr(source, name)
 
             async def head(self) -> Head:
                 head = await source.head()
-                await source.append([step_closed(999)], expected=head)
+                await write_more()
                 return head
 
-        with pytest.raises(MigrationRefused, match="stop what writes to them and migrate again"):
-            await migrate(Growing(), target, silent)
-        assert (await migrate(source, target, silent)).copied == 1
+            async def latest_snapshot(self) -> Snapshot | None:
+                snapshot = await source.latest_snapshot()
+                await write_more()
+                return snapshot
+
+        first = await migrate(Busy(), target, silent)
+        second = await migrate(source, target, silent)
+        assert first.head.seq == LONG.head.seq + 1
+        assert first.source.seq == LONG.head.seq + 2
+        assert (second.copied, second.head) == (2, standings.head)
+        assert second.snapshot == standings.head
+        assert (await replay(target)).to_snapshot() == standings.to_snapshot()
 
 
 async def test_a_source_that_is_damaged_is_not_moved(sqlite: SqliteWorld, empty_redis: RedisServer) -> None:

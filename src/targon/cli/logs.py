@@ -93,7 +93,8 @@ def find_log(path: Path) -> Path:
         CommandError: if there is none.
     """
     place = path.expanduser()
-    tried = [place] if place.suffix else [place / LOG_FILE, place / "verifier-1" / LOG_FILE]
+    folder = place.is_dir() or not place.suffix
+    tried = [place / LOG_FILE, place / "verifier-1" / LOG_FILE] if folder else [place]
     found = next((candidate for candidate in tried if candidate.is_file()), None)
     if found is None:
         raise CommandError(

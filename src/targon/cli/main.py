@@ -35,6 +35,8 @@ COMMANDS = {
     "engine": "engine:EngineCommand",
     "status": "log:StatusCommand",
     "why": "log:WhyCommand",
+    "log": "migrate:LogCommand",
+    "standing": "standing:StandingCommand",
     "verify": "verify:VerifyCommand",
     "wallet": "wallet:WalletCommand",
     "chain": "chain:ChainCommand",

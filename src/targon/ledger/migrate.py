@@ -1,4 +1,4 @@
-"""A log moved from one place to another, record by record, with the same hashes."""
+"""A log copied from one place to another, record by record, with the same hashes: to move it, or to keep a copy."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from targon.ledger.errors import CorruptLog, MigrationRefused
-from targon.ledger.fold import Standings, catch_up
+from targon.ledger.fold import Standings
 from targon.ledger.port import EMPTY, Head, Log, Record, chain_records
 
 BATCH: Final = 256
@@ -20,27 +20,32 @@ class Migrated:
     """What a migration did, all of it checked."""
 
     head: Head
-    """Where both logs end."""
+    """Where the target ends, and where the source ended when it began."""
     copied: int
     """Records that this run copied; fewer than the log has where it went on from an earlier run."""
     snapshot: Head | None
     """As of which record the newest snapshot, which was copied too, is; None if there was none."""
+    source: Head
+    """Where the source ended at last: beyond ``head`` if its verifier wrote to it meanwhile."""
 
 
 async def migrate(source: Log, target: Log, progress: Callable[[int, int], None]) -> Migrated:
     """Copy a log's records and its newest snapshot into an empty log, or go on where an earlier run stopped.
 
-    At the end both logs are read whole, record 0 to the last: they must end alike and fold to the same
-    standings, byte for byte. The source is not changed. Nobody must be writing to it.
+    What the source held at the beginning is copied. At the end that is read whole in both, record 0 to the last: the
+    last must have the same hash, and the standings folded from each must be equal, byte for byte. The source is not
+    changed. Its verifier may go on writing to it; what comes meanwhile is left to the next run.
 
     Args:
         progress: told how many records the target has, and how many it will have.
 
     Raises:
-        MigrationRefused: if the target holds another log, or the source goes on while it is copied.
+        MigrationRefused: if the target holds another log, or goes on beyond the source.
         CorruptLog: if a record of either is not what its hash says.
         LogUnavailable: if one of them cannot be read or written.
     """
+    # The snapshot first: it is never of a record beyond the end that is looked up after it.
+    snapshot = await source.latest_snapshot()
     end, begun = await source.head(), await target.head()
     await _check_beginning(source, end, begun)
     progress(begun.seq + 1, end.seq + 1)
@@ -52,11 +57,12 @@ async def migrate(source: Log, target: Log, progress: Callable[[int, int], None]
                 head = await _copy(batch, target, head)
                 progress(head.seq + 1, end.seq + 1)
                 batch = []
-    await _check_equal(source, target)
-    snapshot = await source.latest_snapshot()
+    await _check_equal(source, target, end)
     if snapshot is not None:
         await target.save_snapshot(snapshot)
-    return Migrated(head, head.seq - begun.seq, None if snapshot is None else snapshot.head)
+    return Migrated(
+        head, head.seq - begun.seq, None if snapshot is None else snapshot.head, await source.head()
+    )
 
 
 async def _check_beginning(source: Log, end: Head, begun: Head) -> None:
@@ -90,19 +96,18 @@ async def _copy(records: Sequence[Record], target: Log, head: Head) -> Head:
     return Head(last.seq, last.hash)
 
 
-async def _check_equal(source: Log, target: Log) -> None:
-    ends, standings = [], []
-    for log in (source, target):
-        folded = Standings()
-        await catch_up(folded, log)
-        ends.append(folded.head)
-        standings.append(folded.to_snapshot())
-    if ends[0] != ends[1]:
-        raise MigrationRefused(
-            f"the source goes on to record {ends[0].seq}, the target to record {ends[1].seq}, expected the same: "
-            "stop what writes to them and migrate again, which goes on from there"
-        )
-    if standings[0] != standings[1]:
-        raise CorruptLog(
-            ends[0].seq, "the standings folded from source and target differ, expected equal bytes"
-        )
+async def _check_equal(source: Log, target: Log, end: Head) -> None:
+    states = []
+    for name, log in (("source", source), ("target", target)):
+        standings = Standings()
+        async with aclosing(log.read(0, end.seq + 1)) as records:
+            async for record in records:
+                standings.apply(record)
+        if standings.head != end:
+            raise CorruptLog(
+                end.seq,
+                f"the {name} has {standings.head.hash[:12]}… there now, expected {end.hash[:12]}…, as it had before",
+            )
+        states.append(standings.to_snapshot())
+    if states[0] != states[1]:
+        raise CorruptLog(end.seq, "the standings folded from source and target differ, expected equal bytes")

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from targon.cli.loading import load
+from targon.cli.logging import configure_logging
 from targon.cli.logs import log_to_read
 from targon.cli.options import Options
 from targon.cli.verifier_options import VerifierOptions
@@ -54,7 +55,8 @@ class WhyCommand(Options):
 
 
 def verifier_options(flags: Sequence[str]) -> VerifierOptions:
-    """A verifier's options, as it would load them; what is unwise about them is said.
+    """A verifier's options, as it would load them; what is unwise about them is said, and what is logged goes where
+    its own log lines go.
 
     Raises:
         WrongOptions: if one of them cannot be.
@@ -62,8 +64,12 @@ def verifier_options(flags: Sequence[str]) -> VerifierOptions:
     loaded = load("verifier", flags, os.environ)
     for warning in loaded.warnings:
         sys.stderr.write(f"targon: warning: {warning}\n")
-    assert isinstance(loaded.options, VerifierOptions)
-    return loaded.options
+    options = loaded.options
+    assert isinstance(options, VerifierOptions)
+    configure_logging(
+        debug=options.logging.debug, trace=options.logging.trace, json_lines=options.logging.json_lines
+    )
+    return options
 
 
 async def _status(path: Path | None, options: VerifierOptions) -> None:
