@@ -34,7 +34,7 @@ class RedisServer:
     """One server, which can die and come back on the same folder and port."""
 
     def __init__(self, folder: Path, *lines: str, password: str | None = None) -> None:
-        self._folder = folder
+        self.folder = folder
         self.address = RedisAddress(
             host="127.0.0.1",
             port=free_port(),
@@ -50,11 +50,11 @@ class RedisServer:
         mine = [
             f"port {self.address.port}",
             "bind 127.0.0.1",
-            f"dir {self._folder}",
+            f"dir {self.folder}",
             "appendonly yes",
             "appendfsync everysec",
             'save ""',
-            f"logfile {self._folder / 'redis.log'}",
+            f"logfile {self.folder / 'redis.log'}",
             *([f"requirepass {self.address.password}"] if self.address.password else []),
         ]
         self._configuration.touch(mode=0o600)
@@ -62,7 +62,7 @@ class RedisServer:
 
     @property
     def log(self) -> str:
-        return (self._folder / "redis.log").read_text("utf-8")
+        return (self.folder / "redis.log").read_text("utf-8")
 
     def start(self, *, loaded: bool = True) -> None:
         """Start it; returns when it has loaded its data, or as soon as it can be reached."""
@@ -112,7 +112,7 @@ class RedisServer:
     @property
     def append_only_file(self) -> Path:
         """The file that commands are appended to: one, or since Redis 7 the newest of several."""
-        files = sorted(self._folder.rglob("*.aof"), key=lambda file: file.stat().st_mtime)
+        files = sorted(self.folder.rglob("*.aof"), key=lambda file: file.stat().st_mtime)
         return [file for file in files if ".base." not in file.name][-1]
 
 

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from targon.chain import Neuron, open_chain
-from targon.cli.errors import DoesNotAnswer, DoesNotKnowUs, Refuses, ServesNothing, WrongOptions
+from targon.cli.errors import DoesNotAnswer, DoesNotKnowUs, NoStanding, Refuses, ServesNothing, WrongOptions
 from targon.cli.keys import open_hotkey
 from targon.cli.loading import load
 from targon.cli.options import Options, RoleOptions, Tls
@@ -47,7 +47,7 @@ class StandingCommand(Options):
         loaded = load("prover", self.flags, os.environ)
         for warning in loaded.warnings:
             sys.stderr.write(f"targon: warning: {warning}\n")
-        told = anyio.run(_ask, whom, loaded.options, open_hotkey(loaded.options.wallet), self.tls)
+        told = anyio.run(ask_standing, whom, loaded.options, open_hotkey(loaded.options.wallet), self.tls)
         if self.as_json:
             sys.stdout.write(told.to_bytes().decode() + "\n")
         else:
@@ -72,7 +72,9 @@ def named(word: str) -> Uid | Hotkey:
     return Hotkey(word)
 
 
-async def _ask(whom: Uid | Hotkey, options: RoleOptions, signer: Keypair, tls: Tls) -> ProverOwnStanding:
+async def ask_standing(
+    whom: Uid | Hotkey, options: RoleOptions, signer: Keypair, tls: Tls
+) -> ProverOwnStanding:
     verifier = await _neuron(whom, options)
     if verifier.axon is None:
         raise ServesNothing(
@@ -86,7 +88,7 @@ async def _ask(whom: Uid | Hotkey, options: RoleOptions, signer: Keypair, tls: T
             raise _refusal(error, verifier, signer) from error
         except BadResponse as error:
             raise DoesNotAnswer(
-                f"what answers there is no verifier of this protocol (is UID {verifier.uid} a prover?): {error}"
+                f"what answers there is not the verifier with UID {verifier.uid}, expected it: {error}"
             ) from error
         except TransportError as error:
             raise DoesNotAnswer(f"verifier {verifier.uid} doesn't answer: {error}") from error
@@ -117,16 +119,20 @@ async def _neuron(whom: Uid | Hotkey, options: RoleOptions) -> Neuron:
     return found
 
 
-def _refusal(error: Refused, verifier: Neuron, signer: Keypair) -> DoesNotKnowUs | Refuses:
+def _refusal(error: Refused, verifier: Neuron, signer: Keypair) -> NoStanding:
     if error.code == Code.NOT_A_PROVER:
         return DoesNotKnowUs(
-            f"verifier {verifier.uid} has no prover {signer.ss58_address} in its log, expected one: it takes a prover up "
+            f"verifier {verifier.uid} has no prover {signer.ss58_address} in its log, expected one: it takes one up "
             "within a few blocks, if it is registered and its address stands on chain"
         )
     if error.code == Code.NOT_REGISTERED:
         return DoesNotKnowUs(
             f"verifier {verifier.uid} finds no UID of {signer.ss58_address} on chain: register it; one that registered "
             "just now is let in within 5 blocks"
+        )
+    if error.code in (Code.NO_SUCH_PATH, Code.WRONG_RECEIVER, "unknown"):
+        return DoesNotAnswer(
+            f"what answers there is not the verifier with UID {verifier.uid}, expected it: {error}"
         )
     later = "" if error.retry_after_s is None else f"; try again in {error.retry_after_s:g} s"
     return Refuses(f"verifier {verifier.uid} refuses to tell: {error.message} ({error.code}){later}")
