@@ -15,6 +15,10 @@ from bittensor.wallet import Wallet
 
 from targon.chain import EmbeddedChain
 from targon.cli import main
+from targon.cli.commands.doctor import ChainOpener, prover_needs, verifier_needs
+from targon.cli.loading import load
+from targon.cli.prover_options import ProverOptions
+from targon.cli.verifier_options import VerifierOptions
 from targon.doctor import (
     PASSWORD,
     AxonPlace,
@@ -224,6 +228,29 @@ async def test_options_come_from_wherever_the_role_has_them(tmp_path: Path) -> N
     assert [rows[check][0]["outcome"] for check in ("chain", "hotkey", "registration")] == ["good"] * 3
     code, said = await doctor("prover", "--wallet.nmae", "prover")
     assert (code, "did you mean --wallet.name?" in said) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("flags", "network", "public"),
+    [
+        ([], "finney", True),
+        (["--subtensor.network", "test"], "test", True),
+        (["--subtensor.network", "local"], "local", False),
+        (["--subtensor.chain_endpoint", "wss://192.0.2.7"], "", True),
+        (["--subtensor.chain_endpoint", "sqlite:chain.sqlite"], "", False),
+    ],
+)
+def test_a_network_is_held_to_its_name_only_where_it_was_chosen_by_name(
+    flags: list[str], network: str, public: bool
+) -> None:
+    prover, verifier = load("prover", flags, {}).options, load("verifier", flags, {}).options
+    assert isinstance(prover, ProverOptions)
+    assert isinstance(verifier, VerifierOptions)
+    for needs in (
+        prover_needs(prover, ChainOpener(prover)),
+        verifier_needs(verifier, ChainOpener(verifier)),
+    ):
+        assert (needs.common.network, needs.public) == (network, public)
 
 
 @pytest.mark.anyio
