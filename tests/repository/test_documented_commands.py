@@ -18,6 +18,13 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 SETTINGS = sorted(path for path in (ROOT / "deploy").rglob("*") if path.is_file())
 NAMES = ("targon", ".venv/bin/targon")
+TAKE_THOSE_OF = {
+    ("log", "migrate"): ("verifier",),
+    ("status",): ("verifier",),
+    ("why",): ("verifier",),
+    ("standing",): ("prover",),
+}
+"""Commands that take a role's flags, which their own help doesn't repeat."""
 
 
 @cache
@@ -38,11 +45,14 @@ def commands_below(*command: str) -> frozenset[str]:
 
 @cache
 def flags_of(*command: str) -> frozenset[str]:
-    """The flags of a command; looking at a role's options takes the role's, too."""
+    """The flags of a command, and those of the role whose options it takes, too."""
     listed = re.findall(r"^ +(-[^\s,]+(?:, -[^\s,]+)*)", help_of(*command), re.MULTILINE)
     own = frozenset(flag for line in listed for flag in line.split(", "))
     own |= {flag.partition(".")[0] for flag in own}  # a group can be given as a whole: --engine none
-    return own | flags_of(*command[2:]) if command[:2] == ("config", "show") and command[2:] else own
+    role = {("config", "show"): command[2:3], ("doctor",): command[1:2], **TAKE_THOSE_OF}
+    return own.union(
+        *(flags_of(*whose) for begin, whose in role.items() if whose and command[: len(begin)] == begin)
+    )
 
 
 def unknown(words: Sequence[str]) -> list[str]:
