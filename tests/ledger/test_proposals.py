@@ -94,6 +94,18 @@ def test_a_later_proposal_keeps_what_it_followed_from_secret() -> None:
     assert history.standings.released == second_opened
 
 
+def test_an_older_proposal_that_is_still_secret_holds_back_what_a_later_one_would_release() -> None:
+    history = History.begun(ALICE)
+    next_interval(history, 0, 10)
+    first = proposed(history, 11)
+    second_opened = next_interval(history, 1, 20)
+    second = proposed(history, 21)
+    history.add(weights_not_set("refused", 22, proposal=second))
+    assert history.standings.released == 0, "the first one's weights stand before it, and are not revealed"
+    history.add(weights_set(WEIGHTS, 23, proposal=first))
+    assert history.standings.released == second_opened
+
+
 def test_where_there_is_nothing_to_propose_there_is_nothing_to_keep_secret() -> None:
     history = History.begun(ALICE)
     opened = next_interval(history, 0, 10)

@@ -341,3 +341,12 @@ async def test_a_log_of_another_network_or_profile_is_refused(world: World):
     with pytest.raises(LogOfAnother, match="profile"):
         async with world.verifier() as verifier:
             await verifier.run()
+
+
+async def test_another_secret_than_the_log_committed_to_is_told_at_the_start(world: World, monkeypatch):
+    async with world.prover("Honest"):
+        await world.verify_until(lambda events: steps(events) >= 1)
+    monkeypatch.setattr("tests.verifier.conftest.MASTER_SECRET", bytes(32))
+    with pytest.raises(LogOfAnother, match=r"restore the\s+file draws\.secret"):
+        async with world.verifier() as verifier:
+            await verifier.run()

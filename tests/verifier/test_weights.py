@@ -278,3 +278,43 @@ async def test_a_head_is_anchored_once_whatever_gets_lost(setting: Setting):
     assert found is not None
     assert found.digest == head
     assert setting.journal.standings.anchored == 0
+
+
+async def test_weights_of_a_uid_that_changed_hands_are_proposed_anew(setting: Setting):
+    setting.line.lose = "call"
+    await setting.step(10)
+    alice = Keypair.create_from_uri("//Alice").ss58_address
+    number = 0
+    while (await setting.chain.metagraph()).neurons[
+        1
+    ].hotkey == alice:  # until the subnet is full, and her turn comes
+        setting._now += 2.0
+        setting.chain.register(Keypair.create_from_uri(f"//Other{number}"))
+        number += 1
+    block = await setting.chain.block()
+    await setting.step(block)
+    assert (await setting.kinds())[:2] == ["weights_proposed", "weights_not_set"]
+    gone = (await setting.fates())[1]
+    assert isinstance(gone, WeightsNotSet)
+    assert "UID 1 has another holder" in gone.reason
+
+
+async def test_weights_equal_to_older_ones_are_not_said_to_stand_by_a_commit_that_never_was(setting: Setting):
+    await setting.step(10)
+    assert await setting.kinds() == ["weights_proposed", "weights_set"]
+    setting.chain.set_commit_reveal(1)
+    setting.line.lose = "call"
+    await setting.step(20)
+    setting.setter._tried_epoch = 3
+    await setting.step(30)
+    assert (await setting.kinds())[2:] == ["weights_proposed", "weights_not_set"]
+
+
+async def test_one_proposal_that_cannot_be_asked_about_keeps_no_other_from_its_turn(setting: Setting):
+    setting.chain.set_commit_reveal(1)
+    await setting.step(10)
+    setting.line.lose = "call"
+    await setting.step(20)  # the reveal is lost, the next commit is not
+    assert setting.line.made == {"commit_weights": 2}
+    await setting.step(21)
+    assert setting.line.made == {"commit_weights": 2, "reveal_weights": 1}

@@ -30,7 +30,7 @@ from targon.chain.calls import (
     check_call,
     sign_call,
 )
-from targon.chain.errors import ChainError, ChainUnavailable, NotRegistered, UnknownBlock
+from targon.chain.errors import ChainError, ChainUnavailable, CommitRevealRefused, NotRegistered, UnknownBlock
 from targon.chain.port import Anchor, Axon, Metagraph, SubnetInfo, WeightsCommit
 from targon.chain.store import ChainSettings, Store
 from targon.protocol.errors import MalformedMessage
@@ -215,7 +215,12 @@ class EmbeddedChain:
         hotkey = Hotkey(signer.ss58_address)
         digest = commits.digest_of(hotkey, kept, version_key, salt)
         await self._in_thread(lambda: self._sign_and_submit(signer, CommitWeights(committed=digest)))
-        return next(each for each in await self.weights_commits(hotkey) if each.digest == digest)
+        for commit in await self.weights_commits(hotkey):
+            if commit.digest == digest:
+                return commit
+        raise CommitRevealRefused(
+            "weights commit: it was taken, and stands no more; was commit-reveal switched off, or the UID given away?"
+        )
 
     async def reveal_weights(
         self, signer: Signer, weights: Mapping[Uid, int], version_key: int, salt: bytes

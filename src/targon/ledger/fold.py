@@ -28,7 +28,7 @@ from targon.protocol.weights import NoWeights, u16_weights
 
 logger = structlog.get_logger(__name__)
 
-SNAPSHOT_VERSION: Final = 4
+SNAPSHOT_VERSION: Final = 5
 """Counted up whenever :class:`State` changes its shape; an older snapshot is then folded anew."""
 
 _VIEW_FIELDS = tuple(f.name for f in fields(ProverState))
@@ -82,6 +82,11 @@ class Standings:
     def interval_head(self) -> Digest:
         """Hash of the newest ``interval_opened`` record, which requests carry; 64 zeros before any."""
         return self._s.interval_head
+
+    @property
+    def commitment(self) -> Digest:
+        """SHA-256 of the open, or else the last, interval's secret; 64 zeros before any."""
+        return self._s.commitment
 
     @property
     def open_attempts(self) -> Mapping[int, Attempt]:

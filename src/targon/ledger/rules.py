@@ -298,7 +298,7 @@ def _weights_set(s: State, record: Record, event: WeightsSet) -> None:
         proposal = _proposal(s, record, event.proposal)
         if (proposal.weights, proposal.version_key) != (weights, event.version_key):
             raise InvalidHistory(record.seq, f"other weights are set than proposal {event.proposal} has")
-        _release(s, s.proposals.pop(event.proposal).releases)
+        _release(s, event.proposal, s.proposals.pop(event.proposal).releases)
     s.weights = weights
     s.weights_block = event.block
     s.weights_refusal = None
@@ -306,10 +306,10 @@ def _weights_set(s: State, record: Record, event: WeightsSet) -> None:
 
 def _weights_not_set(s: State, record: Record, event: WeightsNotSet) -> None:
     if event.proposal is None:
-        _release(s, s.interval_seq if not s.proposals else 0)
+        _release(s, record.seq, s.interval_seq)
     else:
         _proposal(s, record, event.proposal)
-        _release(s, s.proposals.pop(event.proposal).releases)
+        _release(s, event.proposal, s.proposals.pop(event.proposal).releases)
     s.weights_refusal = event.reason
     _reach(s, event.block)
 
@@ -323,9 +323,13 @@ def _proposal(s: State, record: Record, number: int) -> Proposal:
     return proposal
 
 
-def _release(s: State, before: int) -> None:
-    """What was proposed later is still to be kept, and what it followed from with it."""
-    s.released = max(s.released, before)
+def _release(s: State, number: int, before: int) -> None:
+    """Let records be published once nothing hangs on them: an older proposal whose fate is open followed from them
+    as well, and may stand among them."""
+    s.settled[number] = before
+    oldest = min(s.proposals, default=s.seq + 2)
+    for done in [done for done in s.settled if done < oldest]:
+        s.released = max(s.released, s.settled.pop(done))
 
 
 def _reach(s: State, block: Block) -> None:

@@ -174,6 +174,8 @@ class State:
     """Proposed weights whose fate is open, by number."""
     proposed_block: Block = BEFORE_ANY
     """The block of the newest proposal."""
+    settled: dict[int, int] = field(default_factory=dict)
+    """What proposals release whose fate is known, by number, where that of an older one is not."""
     released: int = 0
     """Records before this one may be published: the weights that followed from them are no secret any more."""
     last_skipped: Block = BEFORE_ANY

@@ -56,11 +56,14 @@ class Anchors:
                 "head_not_anchored", interval=interval, error=str(error), again_at=self._not_before
             )
             return
-        await self._journal.append_made(
+        noted = await self._journal.append_made(
             lambda _: (
                 [HeadAnchored(interval=interval, head=head, block=stands_in)]
                 if standings.interval == interval
                 else []
             )
         )
-        logger.info("head_anchored", interval=interval, block=stands_in)
+        if noted:
+            logger.info("head_anchored", interval=interval, block=stands_in)
+        else:
+            logger.warning("head_anchored_too_late", interval=interval, block=stands_in)

@@ -20,6 +20,8 @@ class Journal:
         self.standings = standings
         self._head = head
         self._lock = anyio.Lock()
+        self.parted = False
+        """Whether the fold is ahead of what the log took: during an append, and for good after one that failed."""
         self._snapshot_at = head.seq
 
     @classmethod
@@ -51,12 +53,14 @@ class Journal:
             return []
         # Folded before it is written: an event that cannot follow must never stand in the log. If either
         # fails the two have parted, and the verifier ends; it goes on from the log when it is started again.
+        self.parted = True
         for record in chain_records(events, self._head):
             self.standings.apply(record)
         # Once begun, an append is seen through: were it cancelled half-way, nobody would know where it ends.
         with anyio.CancelScope(shield=True):
             records = await self._log.append(events, expected=self._head)
         self._head = Head(records[-1].seq, records[-1].hash)
+        self.parted = False
         return records
 
     async def snapshot_if_due(self) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import structlog
 
 from targon import __version__
 from targon.chain import Chain, SubnetInfo
 from targon.engines import ModelIdentity
 from targon.ledger import CalibrationAdopted, LogOpened, ModelEntry, StepClosed, Verdict
-from targon.protocol.primitives import SPEC_VERSION, Hotkey
+from targon.protocol import draws
+from targon.protocol.primitives import SPEC_VERSION, Hotkey, Interval
 from targon.protocol.profile import Profile
 from targon.verification import Calibration, reason_about
 from targon.verifier.journal import Journal
@@ -53,6 +56,21 @@ async def open_log(
                 f"the log was begun with {name} {got!s}, expected {expected!s}: "
                 "give this verifier another --data.path, or its old settings"
             )
+
+
+def check_secret(journal: Journal, secret_of: Callable[[Interval], bytes]) -> None:
+    """Check that the open interval can be closed: its secret is the one that was committed to.
+
+    Raises:
+        LogOfAnother: if it was committed to with another master secret.
+    """
+    standings = journal.standings
+    interval = standings.interval
+    if interval is not None and draws.commitment(secret_of(interval)) != standings.commitment:
+        raise LogOfAnother(
+            f"the log committed to interval {interval} with another secret than the one in draws.secret: restore the "
+            "file draws.secret that belongs to this log into --data.path, or begin a new log"
+        )
 
 
 async def adopt_calibration(

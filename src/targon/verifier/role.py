@@ -48,7 +48,7 @@ from targon.verifier.dialects import Offers, dialect_for
 from targon.verifier.journal import Journal
 from targon.verifier.metrics import VerifierMetrics
 from targon.verifier.neurons import comings_and_goings, draw_provers, provers_among
-from targon.verifier.opening import adopt_calibration, close_open_attempts, open_log
+from targon.verifier.opening import adopt_calibration, check_secret, close_open_attempts, open_log
 from targon.verifier.ports import PrivateInputs, PrivateInputUnavailable
 from targon.verifier.settings import VerifierSettings
 from targon.verifier.statistics import StatisticsSchedule, statistics
@@ -173,6 +173,7 @@ class Verifier:
             await open_log(
                 self._journal, verifier=self._hotkey, info=info, profile=self._profile, identity=identity
             )
+            check_secret(self._journal, lambda interval: self._secret(interval, info))
             await adopt_calibration(self._journal, self._chain, identity, self._calibration)
             await close_open_attempts(
                 self._journal, "the verifier was restarted before it could judge the answer"
@@ -193,11 +194,12 @@ class Verifier:
                 await self._stop.wait()
                 group.cancel_scope.cancel()
         finally:
-            with anyio.CancelScope(shield=True):
-                await close_open_attempts(
-                    self._journal, "the verifier was stopped before it could judge the answer"
-                )
-                await self._journal.snapshot()
+            if not self._journal.parted:
+                with anyio.CancelScope(shield=True):
+                    await close_open_attempts(
+                        self._journal, "the verifier was stopped before it could judge the answer"
+                    )
+                    await self._journal.snapshot()
 
     async def _each_block(self, work: Callable[[Block, SubnetInfo], Awaitable[None]], what: str) -> None:
         """Work on every block that comes, one after the other. Our own side's troubles end no more than a turn."""
@@ -234,8 +236,10 @@ class Verifier:
         """Put on chain what is due there: the interval's head, then weights."""
         if self._journal.standings.interval is None:
             return  # the log has only begun: there is nobody to say anything of yet
-        await self._anchors.step(block)
-        await self._weights.step(block, info)
+        try:
+            await self._anchors.step(block)
+        finally:  # weights don't wait for anchors
+            await self._weights.step(block, info)
 
     async def _note_skipped(self, block: Block) -> None:
         last = self._journal.standings.stepped_block

@@ -15,7 +15,15 @@ from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
-from targon.chain import Chain, ChainError, ChainUnavailable, RateLimited, SubnetInfo
+from targon.chain import (
+    Chain,
+    ChainError,
+    ChainUnavailable,
+    Metagraph,
+    RateLimited,
+    SubnetInfo,
+    WeightsCommit,
+)
 from targon.ledger import Event, Proposal, WeightsNotSet, WeightsProposed, WeightsSet
 from targon.protocol import draws
 from targon.protocol.keys import Signer
@@ -26,6 +34,10 @@ from targon.verifier.journal import Journal
 logger = structlog.get_logger(__name__)
 
 DISABLED = "the verifier was told to set none (--neuron.disable_set_weights)"
+
+RETRY_BLOCKS = 10
+"""Blocks between two looks at what may change meanwhile: a chain that failed for no named reason, the epoch that a
+reveal has to wait for."""
 
 MAX_REASON = 2_000
 """Characters of a reason that the log takes."""
@@ -58,6 +70,7 @@ class WeightSetter:
         self._secret_at = secret_at
         self._disabled = disabled
         self._tried_epoch = -1
+        self._propose_anew = False
         self._not_before: dict[int, Block] = {}
 
     async def step(self, block: Block, info: SubnetInfo) -> None:
@@ -67,6 +80,7 @@ class WeightSetter:
             ChainUnavailable: if the chain cannot be asked; the next step goes on where this one ended.
             LedgerError: if an outcome cannot be logged. What the chain refuses is logged, not raised.
         """
+        unavailable: ChainUnavailable | None = None
         await self._propose_if_due(block, info)
         for number, proposal in list(self._journal.standings.proposals.items()):
             if number not in self._journal.standings.proposals or block < self._not_before.get(number, -1):
@@ -76,21 +90,28 @@ class WeightSetter:
                     await self._set(number, proposal, block, info)
                 else:
                     await self._commit_or_reveal(number, proposal, block, info)
-            except ChainUnavailable:
-                raise
+            except ChainUnavailable as error:
+                unavailable = error  # the others have their turn
             except RateLimited as error:
                 self._not_before[number] = error.allowed_at
                 logger.info("weights_rate_limited", proposal=number, allowed_at=error.allowed_at)
             except ChainError as error:
-                await self._give_up(number, block, str(error))
+                if type(error) is ChainError:  # no refusal that has a name: it may pass
+                    self._not_before[number] = Block(block + RETRY_BLOCKS)
+                    logger.warning("weights_delayed", proposal=number, error=str(error))
+                else:
+                    await self._give_up(number, block, str(error))
+        if unavailable is not None:
+            raise unavailable
 
     # -- proposing ---------------------------------------------------------------------------------------
 
     async def _propose_if_due(self, block: Block, info: SubnetInfo) -> None:
         epoch = block // info.tempo
-        if self._tried_epoch == epoch or self._journal.standings.proposed_block // info.tempo >= epoch:
+        proposed_epoch = self._journal.standings.proposed_block // info.tempo
+        if not self._propose_anew and (self._tried_epoch == epoch or proposed_epoch >= epoch):
             return
-        self._tried_epoch = epoch
+        self._tried_epoch, self._propose_anew = epoch, False
         await self._journal.append_made(lambda number: self._proposal(number, block, info))
 
     def _proposal(self, number: int, block: Block, info: SubnetInfo) -> Sequence[Event]:
@@ -116,12 +137,13 @@ class WeightSetter:
     # -- outright ----------------------------------------------------------------------------------------
 
     async def _set(self, number: int, proposal: Proposal, block: Block, info: SubnetInfo) -> None:
-        standing, last_update = await self._on_chain()
-        if standing == proposal.weights and last_update is not None and last_update >= proposal.block:
-            await self._succeed(number, proposal, last_update)
+        metagraph = await self._chain.metagraph()
+        stands_since = await self._stands_since(proposal, metagraph)
+        if stands_since is not None:
+            await self._succeed(number, proposal, stands_since)
         elif block // info.tempo > proposal.block // info.tempo:
             await self._give_up(number, block, "the epoch ended before the chain took them")
-        else:
+        elif not await self._is_outdated(number, proposal, metagraph, block):
             set_in = await self._chain.set_weights(self._signer, proposal.weights, proposal.version_key)
             await self._prove(number, proposal, set_in)
 
@@ -137,21 +159,28 @@ class WeightSetter:
         if commit is not None and block >= commit.reveal_from:
             revealed_in = await self._chain.reveal_weights(*arguments)
             await self._supersede_before(number, block)
-            await self._prove(number, proposal, revealed_in)
-        elif commit is not None:
-            self._not_before[number] = commit.reveal_from
-        elif (await self._on_chain())[
-            0
-        ] == proposal.weights and block // info.tempo > proposal.block // info.tempo:
+            await self._succeed(number, proposal, revealed_in)
+            return
+        if commit is not None:
+            self._wait_for(number, commit, block)
+            return
+        # A commit moves our last update, and its reveal doesn't: so it shows that these were committed to, and are
+        # not merely equal to older ones.
+        metagraph = await self._chain.metagraph()
+        if await self._stands_since(proposal, metagraph) is not None:
             await self._succeed(number, proposal, block)
         elif block // info.tempo > proposal.block // info.tempo:
             await self._give_up(number, block, "the commit to them expired, or never stood on chain")
-        else:
+        elif not await self._is_outdated(number, proposal, metagraph, block):
             commit = await self._chain.commit_weights(*arguments)
-            self._not_before[number] = commit.reveal_from
+            self._wait_for(number, commit, block)
             logger.info(
                 "weights_committed", proposal=number, block=commit.block, reveal_from=commit.reveal_from
             )
+
+    def _wait_for(self, number: int, commit: WeightsCommit, block: Block) -> None:
+        """The epoch to reveal in may come earlier than was told: the subnet's owner can move epochs."""
+        self._not_before[number] = Block(min(commit.reveal_from, block + RETRY_BLOCKS))
 
     def _salt(self, number: int, block: Block) -> bytes:
         return draws.weights_salt(self._secret_at(block), number)
@@ -165,7 +194,8 @@ class WeightSetter:
 
     async def _prove(self, number: int, proposal: Proposal, block: Block) -> None:
         """Write that weights stand only after they were read back."""
-        standing, _ = await self._on_chain()
+        me = (await self._chain.metagraph()).by_hotkey(self._hotkey)
+        standing = {} if me is None else await self._chain.weights_of(me.uid)
         if standing == proposal.weights:
             await self._succeed(number, proposal, block)
         else:
@@ -176,12 +206,25 @@ class WeightSetter:
                 f"{_first(proposal.weights)}",
             )
 
-    async def _on_chain(self) -> tuple[dict[Uid, int], Block | None]:
-        """Our weights as they stand, and the block of our last update."""
-        me = (await self._chain.metagraph()).by_hotkey(self._hotkey)
-        if me is None:
-            return {}, None
-        return await self._chain.weights_of(me.uid), me.last_update
+    async def _stands_since(self, proposal: Proposal, metagraph: Metagraph) -> Block | None:
+        """The block of our last update, if that came of this proposal: its weights stand."""
+        me = metagraph.by_hotkey(self._hotkey)
+        if me is None or me.last_update is None or me.last_update < proposal.block:
+            return None
+        return me.last_update if await self._chain.weights_of(me.uid) == proposal.weights else None
+
+    async def _is_outdated(self, number: int, proposal: Proposal, metagraph: Metagraph, block: Block) -> bool:
+        """Whether a UID changed hands since: its new holder would get what the old one earned. Proposed anew then."""
+        changed = [
+            neuron.uid
+            for neuron in metagraph.neurons
+            if neuron.uid in proposal.weights and neuron.registered_at > proposal.block
+        ]
+        if not changed:
+            return False
+        self._propose_anew = True
+        await self._give_up(number, block, f"UID {changed[0]} has another holder since they were proposed")
+        return True
 
     async def _succeed(self, number: int, proposal: Proposal, block: Block) -> None:
         self._not_before.pop(number, None)

@@ -358,7 +358,12 @@ class BittensorChain:
             raise error_of(
                 refused.name, refused.message, await self._caller(signer, refused.name)
             ) from refused
-        except (BittensorError, ValueError) as error:
+        except BittensorError as error:
+            raise ChainUnavailable(
+                f"chain: {given[0][1]}: the node at {self._connection.endpoint} answered {str(error)[:300]}, expected "
+                "what became of it; it is looked up before it is tried again"
+            ) from error
+        except ValueError as error:
             raise ChainError(
                 f"chain: {given[0][1]} could not be made for the node at {self._connection.endpoint} ({error}); "
                 "is its runtime newer than this version's SDK? Upgrade bittensor"
@@ -388,7 +393,7 @@ class BittensorChain:
     async def _read(self, read: Callable[[Substrate], Awaitable[T]]) -> T:
         try:
             return await self._connection.ask(read)
-        except (BittensorError, ValueError, KeyError) as error:
+        except (BittensorError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise ChainUnavailable(
                 f"chain: got an answer from {self._connection.endpoint} that cannot be used "
                 f"({str(error)[:300]}), expected that of a Subtensor node; try another one with "

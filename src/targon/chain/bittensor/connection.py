@@ -134,7 +134,7 @@ class Connection:
                     yield int(block["header"]["number"])
         except StopAsyncIteration:
             return
-        except (*LOST, BittensorError) as error:
+        except (*LOST, BittensorError, LookupError, TypeError, ValueError) as error:
             logger.info("chain_subscription_ended", endpoint=shown(link.endpoint), error=str(error)[:300])
 
     async def aclose(self) -> None:
