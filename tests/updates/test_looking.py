@@ -96,6 +96,30 @@ async def test_a_release_that_a_stranger_signed_is_refused_once(world: World) ->
     assert (await look(), look.installs) == ([], "")
 
 
+async def test_a_retired_key_signs_no_more_whatever_date_it_writes(world: World, monkeypatch) -> None:
+    retired = (world.folder / "stranger.pub").read_text("utf-8")
+    with world.allowed_signers.open("a", encoding="utf-8") as file:
+        file.write(f'retired namespaces="git",valid-before="20250101" {retired}')
+    monkeypatch.setenv("GIT_COMMITTER_DATE", "2024-06-01T12:00:00Z")
+    world.release("v1.1.0", key="stranger")
+    (warning,) = await Look(world)()
+    assert "v1.1.0: it is signed by a stranger" in warning
+
+
+async def test_a_tag_with_a_second_signature_is_refused_and_no_other_program_is_asked(world: World) -> None:
+    commit = world.commit("1.1.0")
+    message = "v1.1.0\n-----BEGIN SSH SIGNATURE-----\nnone\n-----END SSH SIGNATURE-----\n"
+    signed = f"{message}-----BEGIN PGP SIGNATURE-----\n\nnone\n-----END PGP SIGNATURE-----\n"
+    header = f"object {commit}\ntype commit\ntag v1.1.0\ntagger M <m@example.org> 1700000000 +0000\n\n"
+    made = world.folder / "tag"
+    made.write_text(header + signed, "utf-8")
+    tag = run("git", "hash-object", "-t", "tag", "-w", made, folder=world.maintainer)
+    run("git", "update-ref", "refs/tags/v1.1.0", tag, folder=world.maintainer)
+    world.push("v1.1.0")
+    (warning,) = await Look(world)()
+    assert "more than that signature stands in it" in warning
+
+
 async def test_a_stranger_whose_key_the_operator_adds_is_no_stranger(world: World) -> None:
     world.release("v1.1.0", key="stranger")
     look = Look(world)

@@ -284,11 +284,11 @@ async def test_weights_of_a_uid_that_changed_hands_are_proposed_anew(setting: Se
     setting.line.lose = "call"
     await setting.step(10)
     alice = Keypair.create_from_uri("//Alice").ss58_address
+    setting._now += 2.0
     number = 0
     while (await setting.chain.metagraph()).neurons[
         1
     ].hotkey == alice:  # until the subnet is full, and her turn comes
-        setting._now += 2.0
         setting.chain.register(Keypair.create_from_uri(f"//Other{number}"))
         number += 1
     block = await setting.chain.block()

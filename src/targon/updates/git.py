@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from targon.updates.decide import Release
 from targon.updates.errors import GitFailed, NotACheckout, WorkTreeRefused
@@ -22,6 +23,8 @@ OBJECT_ID = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _FETCHED = "refs/neuron/"
 _TAGS = f"{_FETCHED}tags/"
 _SIGNATURE = b"-----BEGIN SSH SIGNATURE-----\n"
+_SIGNATURE_END = b"-----END SSH SIGNATURE-----\n"
+_BEGINNING = b"-----BEGIN "
 _OPERATIONS = {
     "MERGE_HEAD": "a merge",
     "CHERRY_PICK_HEAD": "a cherry-pick",
@@ -167,22 +170,46 @@ class Checkout:
         content = (await self._run("cat-file", "tag", release.object_id)).output
         if (why := misfit(content, release)) is not None:
             return why
-        result = await self._try(
-            "verify-tag",
-            "--raw",
-            release.object_id,
-            settings=(
-                f"gpg.ssh.allowedSignersFile={allowed_signers}",
-                "gpg.ssh.program=ssh-keygen",
-                "gpg.minTrustLevel=fully",
-            ),
-        )
-        if result.status == 0:
-            return None
-        said = " ".join(result.errors.split())
-        if "No principal matched" in said:
-            return f"it is signed by a stranger, by no key of {allowed_signers}: {said}"
+        signed, marker, rest = content.partition(_SIGNATURE)
+        with TemporaryDirectory(prefix="targon-release-") as folder:
+            return await self._check_signature(Path(folder), signed, marker + rest, allowed_signers)
+
+    async def _check_signature(
+        self, folder: Path, signed: bytes, signature: bytes, allowed_signers: Path
+    ) -> str | None:
+        """What is wrong with an SSH signature; None: nothing.
+
+        Not by ``git verify-tag``: that judges a key's validity as of the date in the tag, which its signer chooses, and
+        asks whatever program the signature's kind names. Here keys are judged as of now, by ssh-keygen alone.
+        """
+        paths = folder / "signed", folder / "signature"
+        for path, content in zip(paths, (signed, signature), strict=True):
+            path.write_bytes(content)
+        found = await self._ssh_keygen("find-principals", "-f", str(allowed_signers), "-s", str(paths[1]))
+        principals = found.output.decode(errors="replace").splitlines()
+        said = " ".join(found.errors.split())
+        if found.status != 0 or not principals:
+            return f"it is signed by a stranger, by no key of {allowed_signers} that is valid now: {said}"
+        for principal in principals:
+            named = ("-f", str(allowed_signers), "-I", principal, "-n", "git", "-s", str(paths[1]))
+            checked = await self._ssh_keygen("verify", *named, input_=paths[0])
+            if checked.status == 0:
+                return None
+            said = " ".join(checked.errors.split())
         return f"its signature is bad: {said}"
+
+    async def _ssh_keygen(self, *arguments: str, input_: Path | None = None) -> Ended:
+        try:
+            return await run_program(
+                ["ssh-keygen", "-Y", *arguments],
+                folder=self.root,
+                lock=Path("/dev/null"),
+                deadline_s=self._git_s,
+                environment=git_environment(),
+                input_=input_,
+            )
+        except (OSError, TimeoutError, TooMuchOutput) as error:
+            raise GitFailed(f"ssh-keygen: {error or 'no end in time'}") from error
 
     async def switch(self, commit: str) -> None:
         """Check out a commit, on no branch."""
@@ -230,6 +257,8 @@ def misfit(content: bytes, release: Release) -> str | None:
     message, signature, _ = content.partition(_SIGNATURE)
     if not signature:
         return "it is not signed, or not by an SSH key"
+    if content.count(_BEGINNING) != 1 or not content.endswith(_SIGNATURE_END):
+        return "it is not signed by one SSH key alone: more than that signature stands in it"
     said = dict(_headers(message))
     expected = {"object": release.commit, "type": "commit", "tag": release.tag}
     wrong = [

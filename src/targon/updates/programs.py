@@ -40,12 +40,14 @@ async def run_program(
     deadline_s: float,
     environment: Mapping[str, str] | None = None,
     output: Path | None = None,
+    input_: Path | None = None,
 ) -> Ended:
     """Run a program to its end. At the deadline, or when cancelled, it is killed with all that it started.
 
     Args:
         lock: file that the program holds open, by which the launcher finds it if this process is killed.
         output: file that gets all it says; without it, what it says is returned.
+        input_: file that it reads from its standard input; without it, there is nothing to read.
 
     Raises:
         TimeoutError: at the deadline.
@@ -53,8 +55,11 @@ async def run_program(
         TooMuchOutput: if it says too much to be returned.
     """
     descriptors = [os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)]
-    sink = subprocess.PIPE
+    sink, source = subprocess.PIPE, subprocess.DEVNULL
     try:
+        if input_ is not None:
+            source = os.open(input_, os.O_RDONLY)
+            descriptors.append(source)
         if output is not None:
             sink = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
             descriptors.append(sink)
@@ -62,7 +67,7 @@ async def run_program(
             command,
             cwd=folder,
             env=environment,
-            stdin=subprocess.DEVNULL,
+            stdin=source,
             stdout=sink,
             stderr=sink,
             start_new_session=True,
