@@ -23,7 +23,7 @@ from targon.chain import (
 from targon.chain.bittensor.commit_hash import commit_hash, salt_words
 from targon.chain.bittensor.epochs import EpochsByNumber, EpochsCounted
 from targon.chain.bittensor.refusals import KNOWN, Caller, error_of
-from targon.chain.bittensor.state import commits_of, read_anchor
+from targon.chain.bittensor.state import commits_of, is_public, read_anchor
 from targon.protocol.primitives import Block, Hotkey, Uid
 
 ALICE = Keypair.create_from_uri("//Alice")
@@ -154,3 +154,23 @@ async def test_a_commitment_of_something_else_is_no_anchor() -> None:
             return {"block": 5, "info": {"fields": [({"Raw5": "0x6869"},), ("ResetBondsFlag",)]}}
 
     assert await read_anchor(Node(), 4, CALLER.hotkey) is None
+
+
+@pytest.mark.parametrize(
+    ("host", "public"),
+    [
+        ("203.0.114.7", True),
+        ("2606:4700::1111", True),
+        ("127.0.0.2", False),
+        ("::1", False),
+        ("::ffff:127.0.0.1", False),
+        ("10.1.2.3", False),
+        ("169.254.169.254", False),
+        ("192.168.1.1", False),
+        ("0.0.0.0", False),
+        ("224.0.0.1", False),
+        ("fe80::1", False),
+    ],
+)
+def test_only_what_lies_on_the_internet_can_be_called_there(host: str, public: bool) -> None:
+    assert is_public(host) is public

@@ -74,6 +74,7 @@ def test_logging_that_is_set_up_again_says_everything_once(capsys):
         "headers {'Authorization': 'Bearer HIDDEN', 'Host': 'x'}",
         "Authorization: Bearer HIDDEN",
         'send {"password": "HIDDEN words", "user": "me"}',
+        "config show verifier --database.password HIDDEN --axon_off",
         "X-Bittensor-Signature: HIDDEN",
         "btauth-signature=HIDDEN&x=1",
         "redis://:HIDDEN@127.0.0.1:6379/1",

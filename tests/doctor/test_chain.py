@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from targon.chain import Chain, ChainSettings, EmbeddedChain, open_chain
-from targon.doctor.chain import NETWORKS, Link, TellsTime, Watched, check_chain, check_clock, check_head
+from targon.chain import PUBLIC_NETWORKS, Chain, ChainSettings, EmbeddedChain, open_chain
+from targon.doctor.chain import Link, TellsTime, Watched, check_chain, check_clock, check_head
 from tests.doctor.looks import look, only
 from tests.prover.world import MemoryChain
 
@@ -86,12 +86,12 @@ async def test_a_slow_chain_is_noted_and_handed_on(tmp_path: Path) -> None:
     assert result.value is not None
 
 
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("network", PUBLIC_NETWORKS)
 async def test_another_network_than_the_one_that_is_meant_is_bad(tmp_path: Path, network: str) -> None:
     with a_chain(tmp_path) as chain:
         result = await check_chain(opening(chain), network, time.monotonic)
     assert (only(result).outcome, result.value) == ("bad", None)
-    assert f"expected {NETWORKS[network][:12]}" in only(result).found
+    assert f"expected {PUBLIC_NETWORKS[network][:12]}" in only(result).found
 
 
 async def test_a_network_of_one_s_own_may_have_any_genesis(tmp_path: Path) -> None:

@@ -29,10 +29,12 @@ from targon.chain.errors import (
     WeightsRefused,
     WrongNetwork,
 )
+from targon.chain.networks import PUBLIC_NETWORKS
 from targon.chain.port import Anchor, Axon, Chain, Metagraph, Neuron, SubnetInfo, WeightsCommit
 from targon.chain.store import ChainSettings
 
 __all__ = [
+    "PUBLIC_NETWORKS",
     "Anchor",
     "Announcer",
     "Axon",

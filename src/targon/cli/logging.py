@@ -24,7 +24,7 @@ LONGEST = 2_000
 _NAMES = r"authorization|cookie|signature|password|passphrase|secret|mnemonic|private[-_]?key|api[-_]?key"
 _SECRET_NAME = re.compile(_NAMES, re.IGNORECASE)
 _NAMED = re.compile(
-    rf"""((?:{_NAMES})["']?\s*[:=]\s*)(?:b?"[^"]*"|b?'[^']*'|(?:(?:bearer|basic|token)\s+)?[^\s"',;)}}\]]+)""",
+    rf"""((?:{_NAMES})["']?\s*[:=]\s*|--[\w.]*(?:{_NAMES})\s+)(?:b?"[^"]*"|b?'[^']*'|(?:(?:bearer|basic|token)\s+)?[^\s"',;)}}\]]+)""",
     re.IGNORECASE,
 )
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]*:[^/@\s]*(?=@)")

@@ -80,6 +80,7 @@ def redis_address(options: DatabaseOptions) -> RedisAddress:
         host=options.host,
         port=options.port,
         index=options.index,
+        username=options.username,
         password=options.password.get_secret_value(),
         tls=options.tls,
         ca_file=None if options.ca_file is None else options.ca_file.expanduser(),

@@ -40,6 +40,8 @@ class DatabaseOptions(Options):
     """Port of Redis."""
     index: int = Field(1, ge=0)
     """Number of the database within Redis."""
+    username: str = ""
+    """User of Redis (ACL); without it, the server's default user."""
     password: SecretStr = SecretStr("")
     """Password of Redis. Better in the environment or in a file that only you can read than on the command line."""
     tls: bool = False

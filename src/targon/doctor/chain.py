@@ -5,22 +5,16 @@ No server of a third party is asked for the time: the chain is the one clock tha
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Final, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import anyio
 
-from targon.chain import Chain, ChainError, EmbeddedChain, SubnetInfo
+from targon.chain import PUBLIC_NETWORKS, Chain, ChainError, EmbeddedChain, SubnetInfo
 from targon.doctor.findings import Result, bad, good, note
-from targon.protocol.primitives import Block, Digest
-
-NETWORKS: Final[Mapping[str, Digest]] = {
-    "finney": Digest("2f0555cc76fc2840a25a6ea3b9637146806f1f44b090c175ffde2a7e5ab36c03"),
-    "test": Digest("8f9cf856bf558a14440e75569c9e58594757048d7b3a84b5d25f6bd978263105"),
-}
-"""Hash of block 0 of Bittensor's public networks. A local one has a genesis of its own."""
+from targon.protocol.primitives import Block
 
 SLOW_S = 2.0
 """An answer that takes longer is worth a note: a step asks several times, and a block lasts 12 s."""
@@ -81,7 +75,7 @@ async def check_chain(open_chain: Callable[[], Awaitable[Chain]], network: str, 
     except ChainError as error:
         return bad(str(error), "correct --subtensor.chain_endpoint, --subtensor.network or --netuid")
     took_s = (monotonic_s() - began_s) / 2
-    expected = NETWORKS.get(network, info.genesis)
+    expected = PUBLIC_NETWORKS.get(network, info.genesis)
     if info.genesis != expected:
         return bad(
             f"it is another network: got genesis {info.genesis[:12]}…, expected {expected[:12]}…, that of {network}",

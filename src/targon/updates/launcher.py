@@ -383,7 +383,7 @@ def main(arguments: list[str]) -> int:
     """Start the command; returns only if that can't be done."""
     command = arguments[3:] if arguments[2:3] == ["--"] else arguments[2:]
     if arguments[:1] != ["--state"] or not command:
-        say(f"got {' '.join(arguments)!r}, expected: --state STATE_FILE -- COMMAND ...")
+        say("got other arguments, expected: --state STATE_FILE -- COMMAND ...")
         return 2
     state_file = Path(arguments[1]).expanduser().resolve()
     signal.setitimer(signal.ITIMER_REAL, 0)

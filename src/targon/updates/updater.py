@@ -10,6 +10,7 @@ puts the old version back (see there). So there is one way back, and it needs no
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -321,15 +322,21 @@ class Updater:
                 output=output,
             )
         except TimeoutError as error:
-            raise StepFailed(f"{' '.join(command)}: no end within {deadline_s:g} s; see {output}") from error
+            raise StepFailed(f"{_named(command)}: no end within {deadline_s:g} s; see {output}") from error
         except OSError as error:
-            raise StepFailed(f"{' '.join(command)}: {error}") from error
+            raise StepFailed(f"{_named(command)}: {error}") from error
         if ended.status != 0:
-            raise StepFailed(f"{' '.join(command)}: exit status {ended.status}; {output} says why")
+            raise StepFailed(f"{_named(command)}: exit status {ended.status}; {output} says why")
 
     def _on_step(self, step: Step) -> None:
         if self._tell is not None:
             self._tell(step)
+
+
+def _named(command: Sequence[str]) -> str:
+    """A command without its flags: among them may be a password."""
+    words = list(itertools.takewhile(lambda word: not word.startswith("--"), command))
+    return " ".join(words) + (" …" if len(words) < len(command) else "")
 
 
 def launched_with() -> Path:

@@ -31,8 +31,9 @@ from targon.verifier.watch import ChainWatch
 
 SLICE_RECORDS: Final = 32
 """Records that are read, written as text and sent at a time: what one reply holds in memory."""
-MAX_READERS: Final = 8
-"""Pieces of log that are sent at once. Others are asked to come again: the log is the verifier's own, first."""
+MAX_READERS: Final = 32
+"""Pieces of log that are sent at once, each to another caller. Others are asked to come again: the log is the verifier's
+own, first."""
 PIECE_TIMEOUT_S: Final = 60.0
 """How long one piece may take to be sent; who reads slower is cut off, and asks for the rest."""
 
@@ -65,7 +66,7 @@ class VerifierService:
         self._watch = watch
         self._draining = draining
         self._released_head: tuple[int, Digest | None] = (0, None)
-        self._readers = 0
+        self._readers: set[Hotkey] = set()
         self._writing = anyio.CapacityLimiter(1)
 
     async def status(self, signed: SignedRequest, receive: Receive, send: Send) -> None:  # noqa: ARG002
@@ -114,20 +115,20 @@ class VerifierService:
                 got=start,
                 expected=f"0 to {released}",
             )
-        if self._readers >= MAX_READERS:
+        if signed.caller in self._readers or len(self._readers) >= MAX_READERS:
             raise Refusal(
                 Code.OVERLOADED,
-                "the log is being read by too many at once; try again",
-                got=self._readers + 1,
-                expected=f"at most {MAX_READERS} at once",
+                "the log is being read by too many at once, or by you already; try again",
+                got=len(self._readers) + 1,
+                expected=f"one by each caller, and at most {MAX_READERS} at once",
                 retry_after_s=1.0,
             )
-        self._readers += 1
+        self._readers.add(signed.caller)
         try:
             with anyio.move_on_after(PIECE_TIMEOUT_S) as scope:
                 await while_connected(receive, partial(self._send_piece, send, start, released))
         finally:
-            self._readers -= 1
+            self._readers.remove(signed.caller)
         if scope.cancelled_caught:
             raise ClientGone
 

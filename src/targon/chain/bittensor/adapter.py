@@ -19,7 +19,8 @@ from targon.chain.bittensor.connection import Connection
 from targon.chain.bittensor.deadlines import Deadlines
 from targon.chain.bittensor.refusals import Caller, error_of
 from targon.chain.bittensor.submission import Call, Included, Refused, Submitter
-from targon.chain.errors import ChainError, ChainUnavailable, UnknownBlock, WrongNetwork
+from targon.chain.errors import AxonRefused, ChainError, ChainUnavailable, UnknownBlock, WrongNetwork
+from targon.chain.networks import PUBLIC_NETWORKS
 from targon.chain.port import Anchor, Axon, Metagraph, SubnetInfo, WeightsCommit
 from targon.protocol.keys import Signer
 from targon.protocol.primitives import Block, Digest, Hotkey, Uid
@@ -144,6 +145,11 @@ class BittensorChain:
             NotRegistered, AxonRefused, RateLimited.
         """
         rules.check_axon(axon.host, axon.port)
+        if self._is_public() and not state.is_public(axon.host):
+            raise AxonRefused(
+                f"axon: got {axon.host}, expected an address that others on this network can call; give the one that "
+                "they see with --axon.external_ip"
+            )
         address = ipaddress.ip_address(axon.host)
         call: Call = calls.SubtensorModule.serve_axon(
             netuid=self._netuid,
@@ -300,7 +306,12 @@ class BittensorChain:
         await self._connection.aclose()
 
     async def _subnet(self) -> state.Subnet:
-        return await self._read(lambda substrate: state.read_subnet(substrate, self._netuid))
+        subnet = await self._read(lambda substrate: state.read_subnet(substrate, self._netuid))
+        # what a stranger announces on a public network must not lead into this machine, or the net that it is in
+        return state.with_public_axons_alone(subnet) if self._is_public() else subnet
+
+    def _is_public(self) -> bool:
+        return Digest(str(self._connection.genesis).removeprefix("0x")) in PUBLIC_NETWORKS.values()
 
     async def _subnet_and_least_stake(self) -> tuple[state.Subnet, float]:
         async def read(substrate: Substrate) -> tuple[state.Subnet, float]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bittensor import Substrate
@@ -206,6 +206,22 @@ def _neuron(told: Mapping[str, Any], place: int) -> Neuron:
         incentive=int(told["incentives"][place]) / U16_MAX,
         dividends=int(told["dividends"][place]) / U16_MAX,
     )
+
+
+def with_public_axons_alone(subnet: Subnet) -> Subnet:
+    """A subnet whose axons can all be called over the Internet: others count as none."""
+    neurons = tuple(
+        neuron if neuron.axon is None or is_public(neuron.axon.host) else replace(neuron, axon=None)
+        for neuron in subnet.metagraph.neurons
+    )
+    return replace(subnet, metagraph=replace(subnet.metagraph, neurons=neurons))
+
+
+def is_public(host: str) -> bool:
+    """Whether an address can be called over the Internet."""
+    address = ipaddress.ip_address(host)
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_global and not address.is_multicast
 
 
 def _axon(told: Mapping[str, Any]) -> Axon | None:
