@@ -12,9 +12,9 @@ FLOOR_ROOMS := protocol ledger chain
 SYSTEM := end_to_end localnet updates doctor
 # tests of whole processes together; a target of their own, because they take minutes
 
-# a Subtensor node whose sudo key is //Alice; docs/subtensor.md says how to get one
+# a Subtensor node whose sudo key is //Alice, as on a development chain; docs/subtensor.md says what else it must be
 NODE = $(or $(TARGON_TEST_SUBTENSOR),$(error TARGON_TEST_SUBTENSOR is missing: expected the address of a test node, \
-  as in TARGON_TEST_SUBTENSOR=ws://127.0.0.1:9944 make test-chain; docs/subtensor.md says how to start one))
+  as in TARGON_TEST_SUBTENSOR=ws://127.0.0.1:9944 make test-chain; its sudo key must be //Alice, as on a development chain (docs/subtensor.md)))
 
 .PHONY: help demo test test-system test-chain test-engines test-operations mutation check format bench vectors lock clean setup
 

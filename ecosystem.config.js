@@ -2,7 +2,8 @@
 //
 // What a process is told comes from the environment of the shell that starts it: each flag of `targon prover` is a
 // variable, --wallet.name is TARGON_PROVER__WALLET__NAME. Words in TARGON_PROVER_ARGS are given as flags. No secret
-// belongs in this file.
+// belongs in this file or in that environment, which `pm2 save` writes to a file: TARGON_VERIFIER__CONFIG names a file
+// of options (mode 0600) that holds it.
 
 const path = require("path");
 

@@ -12,7 +12,7 @@ RUN PIP_NO_CACHE_DIR=1 python scripts/setup.py run && rm -rf /root/.cache
 FROM python:3.11.14-slim-bookworm
 RUN groupadd --system --gid 10001 targon \
     && useradd --system --uid 10001 --gid targon --home-dir /var/lib/targon --create-home targon \
-    && install --directory --owner targon --group targon --mode 0700 /var/cache/targon
+    && install --directory --owner targon --group targon --mode 0700 /var/cache/targon /var/lib/targon/wallets
 COPY --from=build /opt/targon /opt/targon
 COPY deploy/docker/entrypoint.sh deploy/docker/healthcheck.py /opt/targon/deploy/docker/
 ENV PATH=/opt/targon/.venv/bin:/usr/local/bin:/usr/bin:/bin \
