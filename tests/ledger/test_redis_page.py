@@ -16,7 +16,7 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "redis.md"
 
 def block() -> str:
     """The page's block of redis.conf."""
-    blocks = re.findall(r"^```\n(.*?)^```", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    blocks = re.findall(r"^```\w*\n(.*?)^```$", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL)
     [found] = [text for text in blocks if "requirepass" in text]
     return str(found)
 
@@ -45,9 +45,9 @@ def test_redis_starts_with_the_block_and_keeps_to_it(tmp_path: Path) -> None:
         assert settings["appendfsync"] == "everysec"
         assert settings["maxmemory-policy"] == "noeviction"
         assert settings["bind"] == "127.0.0.1"
-        with redis.Redis(host=server.address.host, port=server.address.port, protocol=2) as stranger:
-            with pytest.raises(redis.AuthenticationError):
-                stranger.ping()
+        stranger = redis.Redis(host=server.address.host, port=server.address.port, protocol=2)
+        with stranger, pytest.raises(redis.AuthenticationError):
+            stranger.ping()
     finally:
         server.stop()
 
