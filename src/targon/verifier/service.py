@@ -32,8 +32,8 @@ from targon.verifier.watch import ChainWatch
 SLICE_RECORDS: Final = 32
 """Records that are read, written as text and sent at a time: what one reply holds in memory."""
 MAX_READERS: Final = 32
-"""Pieces of log that are sent at once, each to another caller. Others are asked to come again: the log is the verifier's
-own, first."""
+"""Pieces of log that are sent at once, each to another caller. Others are asked to come again: the log is the
+verifier's own, first."""
 PIECE_TIMEOUT_S: Final = 60.0
 """How long one piece may take to be sent; who reads slower is cut off, and asks for the rest."""
 
