@@ -9,8 +9,8 @@ PY := $(BIN)/python
 FLOOR := 95
 FLOOR_ROOMS := protocol ledger chain
 # measured on these rooms' own tests alone: tracing slows the others, which run models and processes
-SYSTEM := end_to_end localnet updates doctor redteam
-# tests of whole processes together; a target of their own, because they take minutes
+SYSTEM := end_to_end localnet updates doctor redteam engines cli
+# tests of real models and whole processes together; a target of their own, because they take minutes
 
 # a Subtensor node whose sudo key is //Alice, as on a development chain; docs/subtensor.md says what else it must be
 NODE = $(or $(TARGON_TEST_SUBTENSOR),$(error TARGON_TEST_SUBTENSOR is missing: expected the address of a test node, \
@@ -36,7 +36,7 @@ else
 	@$(PY) -m pytest $(FLOOR_ROOMS:%=--ignore=tests/%) $(SYSTEM:%=--ignore=tests/%)
 endif
 
-test-system: .venv/develop.stamp ## Test whole networks, updates, the doctor and the red team (minutes)
+test-system: .venv/develop.stamp ## Test real models, commands, whole networks, updates, the doctor and the red team (minutes)
 	@$(PY) -m pytest $(or $(ARGS),$(SYSTEM:%=tests/%))
 
 test-chain: .venv/develop.stamp ## Test against a Subtensor node (minutes): TARGON_TEST_SUBTENSOR=ws://127.0.0.1:9944 make test-chain
