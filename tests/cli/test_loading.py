@@ -254,15 +254,3 @@ def test_a_tgi_is_used_only_where_its_address_is_given(role):
     given = load(role, ("--neuron.tgi_endpoint", address), {}).options
     assert value_of(default, "neuron.given_tgi_endpoint") == ""
     assert value_of(given, "neuron.given_tgi_endpoint") == address
-
-
-@pytest.mark.parametrize(
-    ("arguments", "endpoint"),
-    [
-        ((), "finney"),
-        (("--subtensor.network", "test"), "test"),
-        (("--subtensor.network", "test", "--subtensor.chain_endpoint", "sqlite:x"), "sqlite:x"),
-    ],
-)
-def test_an_endpoint_wins_over_a_network(arguments, endpoint):
-    assert load("prover", arguments, {}).options.subtensor.endpoint == endpoint

@@ -37,11 +37,6 @@ class SubtensorOptions(Options):
     chain_endpoint: str = ""
     """Where the chain is: sqlite:///path/to/chain.sqlite for an embedded one. Wins over --subtensor.network."""
 
-    @property
-    def endpoint(self) -> str:
-        """What the chain is opened with: the address, or else the network's name."""
-        return self.chain_endpoint or self.network
-
 
 TGI_ENDPOINT = "http://127.0.0.1:8080"
 """Where TGI listens unless it is told otherwise."""
@@ -141,7 +136,7 @@ class AutoupdateOptions(Options):
     allowed_signers: Path | None = None
     """File of the keys whose signatures on a release are trusted, in the form of ssh-keygen's allowed signers."""
     pin: str = ""
-    """A commit or a tag to stay at, whatever is released."""
+    """Whole object id of the one commit or tag to be at, whatever is released."""
 
 
 class RoleOptions(Options):

@@ -32,8 +32,6 @@ class VerifierSettings(BaseModel):
     """Blocks between two lines of statistics in the log output."""
     query_tokens: int = Field(12, ge=4, le=256)
     """Longest query, in tokens."""
-    timeout: float = Field(60.0, gt=0.0)
-    """Seconds that a prover has for a whole answer."""
     version_key: int = Field(default_factory=version_key, ge=0, le=(1 << 53) - 1)
     """Version key that weights are set with. The subnet's owner raises the one that is asked for to have verifiers
     upgraded: setting it by hand only hides that."""
