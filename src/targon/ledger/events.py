@@ -7,7 +7,11 @@ A verifier's life in events::
     interval_opened                            commits to the interval's secret
       ( calibration_adopted                    what verdicts are judged by from here on
       | attempt*  ( verdict  prover_convicted? )*  step_closed
-                                               one step: requests out, answers judged, scores moved
+                                               one step: challenges out, answers judged, scores moved
+      | routes_set                             how inferences are shared out among provers from here on
+      | attempt ( answered verdict? | verdict | withdrawn )  prover_convicted?
+                                               one inference, beside the steps: asked, then answered whole and, if
+                                               it was drawn for an audit, judged; or failed; or nobody's fault
       | blocks_skipped                         blocks that passed while a step was running
       | head_anchored                          the interval's head stands on chain
       | weights_proposed                       before they are sent to the chain, or committed to
@@ -121,6 +125,27 @@ class IntervalClosed(Message):
     secret: Hex32
 
 
+class Route(Message):
+    """How a user's request came to its prover (:mod:`targon.protocol.routing`)."""
+
+    turn: Annotated[int, Field(ge=0, lt=1_024)]
+    """Which draw picked it: the draws before this one fell on provers that were busy, at their limit, or had been
+    asked already."""
+    instead_of: _Int | None = None
+    """The attempt before it, where the same request of a user's was sent to another prover first."""
+
+
+class RoutesSet(Message):
+    """From here on a model's inferences are drawn among these provers, by these shares."""
+
+    kind: Literal["routes_set"] = "routes_set"
+    version: Literal[1] = EVENT_VERSION
+    block: _Block
+    model: str
+    shares: tuple[tuple[_Uid, Annotated[int, Field(ge=1, le=1_000_000)]], ...]
+    """(UID, share) in UID order."""
+
+
 class Attempt(Message):
     """A request is about to be sent. The record's ``seq`` is the attempt's number."""
 
@@ -133,6 +158,43 @@ class Attempt(Message):
     model: str
     dialect: Dialect
     max_tokens: _Int
+    counted: bool = True
+    """False: no calibration covers what was asked, so that the work is served and shown, but earns nothing and
+    costs nothing, like ``native`` work."""
+    route: Route | None = None
+    """Of a user's request; None: a challenge, or an inference of the verifier's own."""
+
+
+class Answered(Message):
+    """An inference was answered whole, and in the form that was asked for. Whoever asked has the answer.
+
+    Without an audit that settles it, as a success. With one, its verdict does.
+    """
+
+    kind: Literal["answered"] = "answered"
+    version: Literal[1] = EVENT_VERSION
+    attempt: _Int
+    block: _Block
+    audited: bool
+    """Whether it was drawn for an audit, which was settled before the answer was seen
+    (:mod:`targon.protocol.audits`)."""
+    tokens: _Int
+    """Tokens of the completion."""
+    tokens_per_s: Annotated[float, Field(ge=0.0)] | None = None
+    """Speed after the first token; None where it could not be measured."""
+    receipt: Receipt
+
+
+class Withdrawn(Message):
+    """An inference ended before its answer did, by nobody's fault: it counts for nothing."""
+
+    kind: Literal["withdrawn"] = "withdrawn"
+    version: Literal[1] = EVENT_VERSION
+    attempt: _Int
+    block: _Block
+    why: Literal["user_left", "outrun", "busy"]
+    """``user_left``: who had asked hung up. ``outrun``: another prover, asked for the same, began to answer first.
+    ``busy``: the prover refused more work than it had said that it takes at once."""
 
 
 class Verdict(Message):
@@ -259,7 +321,10 @@ Event = (
     | ProverLeft
     | IntervalOpened
     | IntervalClosed
+    | RoutesSet
     | Attempt
+    | Answered
+    | Withdrawn
     | Verdict
     | ProverConvicted
     | StepClosed

@@ -28,7 +28,7 @@ from targon.protocol.weights import NoWeights, u16_weights
 
 logger = structlog.get_logger(__name__)
 
-SNAPSHOT_VERSION: Final = 5
+SNAPSHOT_VERSION: Final = 6
 """Counted up whenever :class:`State` changes its shape; an older snapshot is then folded anew."""
 
 _VIEW_FIELDS = tuple(f.name for f in fields(ProverState))
@@ -92,6 +92,19 @@ class Standings:
     def open_attempts(self) -> Mapping[int, Attempt]:
         """Attempts without a verdict, by number. After a crash they are to be closed as inconclusive."""
         return MappingProxyType(self._s.open_attempts)
+
+    @property
+    def under_audit(self) -> Mapping[int, Attempt]:
+        """Inferences that were answered and await the verdict of their audit, by number."""
+        return MappingProxyType(self._s.under_audit)
+
+    def attempt(self, number: int) -> Attempt | None:
+        """An attempt that awaits its verdict; None if there is none of that number."""
+        return self._s.open_attempts.get(number) or self._s.under_audit.get(number)
+
+    def routes(self, model: str) -> Mapping[Uid, int]:
+        """The shares by which a model's inferences are drawn among provers, in UID order; empty before any."""
+        return MappingProxyType(self._s.routes.get(model, {}))
 
     @property
     def step_open(self) -> bool:
@@ -208,6 +221,7 @@ class Standings:
         state = value["state"]
         for measured in [
             *state["speeds"].values(),
+            *state["served"].values(),
             *(x for by in state["earned"].values() for x in by.values()),
         ]:
             measured.sort()

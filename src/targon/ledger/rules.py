@@ -5,19 +5,25 @@ A record that cannot follow the ones before it is refused as :class:`InvalidHist
 * ``log_opened`` is the first record, and only that.
 * ``prover_joined`` gives a hotkey a free UID, ``prover_left`` takes it back. What it earned stays its own.
 * ``interval_opened`` needs the last interval closed, and a higher number.
-* ``attempt`` needs an open interval, a prover that holds a UID, and a block whose step has not closed.
-* ``verdict`` needs its attempt, once. A pass or fail counts towards rate, total, probation and x; an
-  inconclusive one does not. Work in a dialect that is not counted moves two counters of its own and nothing
+* ``attempt`` needs an open interval and a prover that holds a UID; a challenge also a block whose step has not closed,
+  and a user's inference a share in the routes of its model.
+* ``answered`` needs its attempt, an inference, once, and a receipt that names both. Unless it is audited, it is a
+  success, without a token verified.
+* ``withdrawn`` needs its attempt, an inference, once. It moves no counter that decides anything.
+* ``verdict`` needs its attempt, once, be it open or under audit. A pass or fail counts towards rate, total,
+  probation and x; an inconclusive one does not. Work that is not counted moves two counters of its own and nothing
   else, whatever came of it; it leaves no evidence, and convicts nobody.
 * ``prover_convicted`` needs evidence that convicts, and stands right after the verdict that carried it there. The
   prover keeps nothing but its hotkey (:func:`targon.protocol.conviction.sentence`).
-* ``step_closed`` needs a verdict for every attempt up to its block. The score of every prover that earned or
-  lost in a block takes one step with the sum.
-* ``interval_closed`` needs every attempt judged, every step closed, and the secret that was committed to.
-  Tiers settle, request counters reset, this interval's median speeds become the next one's measure.
+* ``step_closed`` needs a verdict for every challenge up to its block. The score of every prover that earned or
+  lost in a block takes one step with the sum; what inferences earned since the last step counts as this block's.
+* ``interval_closed`` needs every challenge judged, every step closed, and the secret that was committed to.
+  Tiers settle, request counters reset, this interval's median speeds become the next one's measure. Inferences
+  may go on over an interval's end: they count in the interval in which they end.
 * ``head_anchored`` needs the open interval, its own head, and comes once per interval.
 * ``weights_set`` and ``weights_not_set`` need the proposal that they name, once; what is set is what was proposed.
-  Then the records of the intervals that had closed when it was proposed may be published.
+  Then the records of the intervals that had closed when it was proposed may be published, but for those of intervals
+  in which an attempt was made that is open still: their secret would tell its prover whether it is audited.
 """
 
 from __future__ import annotations
@@ -25,8 +31,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from targon.ledger.earning import counts, earn, move_scores, profile_of, reach, succeed
+from targon.ledger.earning import worth as worth
 from targon.ledger.errors import InvalidHistory
 from targon.ledger.events import (
+    Answered,
     Attempt,
     BlocksSkipped,
     CalibrationAdopted,
@@ -37,16 +46,19 @@ from targon.ledger.events import (
     ProverConvicted,
     ProverJoined,
     ProverLeft,
+    RoutesSet,
     StepClosed,
     Verdict,
     WeightsNotSet,
     WeightsProposed,
     WeightsSet,
+    Withdrawn,
 )
+from targon.ledger.inferences import answered, routes_set, withdrawn
 from targon.ledger.port import Record
 from targon.ledger.standing import Conviction, LastVerdict, Proposal, ProverStanding, ProverState, State
 from targon.protocol import conviction, draws, rewards, tiers
-from targon.protocol.primitives import Block, Digest
+from targon.protocol.primitives import Digest
 from targon.protocol.profile import Profile
 
 
@@ -92,7 +104,7 @@ def _prover_joined(s: State, record: Record, event: ProverJoined) -> None:
         )
     state.uid = state.last_uid = event.uid
     s.uids[event.uid] = event.hotkey
-    _reach(s, event.block)
+    reach(s, event.block)
 
 
 def _prover_left(s: State, record: Record, event: ProverLeft) -> None:
@@ -100,7 +112,7 @@ def _prover_left(s: State, record: Record, event: ProverLeft) -> None:
         raise InvalidHistory(record.seq, f"{event.hotkey} leaves UID {event.uid}, which it does not hold")
     del s.uids[event.uid]
     s.provers[event.hotkey].uid = None
-    _reach(s, event.block)
+    reach(s, event.block)
 
 
 def _interval_opened(s: State, record: Record, event: IntervalOpened) -> None:
@@ -115,7 +127,7 @@ def _interval_opened(s: State, record: Record, event: IntervalOpened) -> None:
     s.interval = s.last_interval = event.interval
     s.interval_head, s.interval_seq = record.hash, record.seq
     s.commitment = Digest(event.commitment)
-    _reach(s, event.block)
+    reach(s, event.block)
 
 
 def _attempt(s: State, record: Record, event: Attempt) -> None:
@@ -125,19 +137,24 @@ def _attempt(s: State, record: Record, event: Attempt) -> None:
         raise InvalidHistory(record.seq, "got an attempt between two intervals, expected one to be open")
     if state is None or state.uid is None:
         raise InvalidHistory(record.seq, f"got an attempt of {event.prover}, which holds no UID")
-    if block <= s.last_step:
+    if event.purpose == "challenge":
+        if block <= s.last_step:
+            raise InvalidHistory(
+                record.seq, f"got an attempt in block {block}, but the step of block {s.last_step} has closed"
+            )
+        s.earned.setdefault(block, {})
+    elif event.route is not None and state.uid not in s.routes.get(event.model, ()):
         raise InvalidHistory(
-            record.seq, f"got an attempt in block {block}, but the step of block {s.last_step} has closed"
+            record.seq,
+            f"got a user's inference for UID {state.uid}, which has no share in the routes of {event.model}",
         )
     state.sent += 1
     s.open_attempts[record.seq] = event
-    if block not in s.earned:
-        s.earned[block] = {}
-        _reach(s, block)
+    reach(s, block)
 
 
 def _verdict(s: State, record: Record, event: Verdict) -> None:
-    attempt = s.open_attempts.get(event.attempt)
+    attempt = s.open_attempts.get(event.attempt) or s.under_audit.get(event.attempt)
     if attempt is None:
         raise InvalidHistory(
             record.seq,
@@ -146,13 +163,15 @@ def _verdict(s: State, record: Record, event: Verdict) -> None:
     outcome = event.outcome
     if outcome == "pass" and not event.replied:
         raise InvalidHistory(record.seq, f"attempt {event.attempt} passed without a reply")
-    counted = attempt.dialect in rewards.COUNTED_DIALECTS
+    counted = counts(attempt)
     if not counted and (event.observed is not None or event.evidence_after is not None):
         raise InvalidHistory(
             record.seq,
-            f"attempt {event.attempt} left evidence, but its dialect {attempt.dialect} leaves none",
+            f"attempt {event.attempt} left evidence, but its dialect {attempt.dialect} leaves none, or no calibration "
+            "covers it",
         )
-    del s.open_attempts[event.attempt]
+    s.open_attempts.pop(event.attempt, None)
+    s.under_audit.pop(event.attempt, None)
     state = s.provers[attempt.prover]
     state.last_verdict = LastVerdict(record.seq, outcome, event.method, event.reason)
     s.just_judged = (event.attempt, attempt.prover) if counted else None
@@ -169,12 +188,9 @@ def _verdict(s: State, record: Record, event: Verdict) -> None:
     state.attempts += 1
     state.replies += event.replied
     if outcome == "pass":
-        state.successes += 1
-        state.total_successes += 1
+        succeed(s, attempt, event.tokens_per_s)
         state.verified_tokens += event.tokens
-        if event.tokens_per_s is not None:
-            s.speeds.setdefault(attempt.model, []).append(event.tokens_per_s)
-    s.earned[attempt.block].setdefault(attempt.prover, []).append(x)
+    earn(s, attempt, x)
 
 
 def _prover_convicted(s: State, record: Record, event: ProverConvicted) -> None:
@@ -196,17 +212,20 @@ def _prover_convicted(s: State, record: Record, event: ProverConvicted) -> None:
     state.total_successes = left.record.total_successes
     state.settled_attempts = state.settled_successes = 0
     state.score, state.verified_tokens, state.evidence = left.score, left.verified_tokens, None
-    for earned in s.earned.values():  # what it earned in steps that are still open is forfeited, too
+    for earned in (
+        s.served,
+        *s.earned.values(),
+    ):  # what it earned in steps that are still open is forfeited, too
         earned.pop(event.prover, None)
     state.convictions += 1
     state.last_conviction = Conviction(record.seq, event.block, event.log_e, event.tokens, event.completions)
     state.first_conviction = state.first_conviction or state.last_conviction
-    _reach(s, event.block)
+    reach(s, event.block)
 
 
 def _calibration_adopted(s: State, _record: Record, event: CalibrationAdopted) -> None:
     s.calibrations[event.model] = Digest(event.calibration)
-    _reach(s, event.block)
+    reach(s, event.block)
 
 
 def _step_closed(s: State, record: Record, event: StepClosed) -> None:
@@ -215,17 +234,18 @@ def _step_closed(s: State, record: Record, event: StepClosed) -> None:
             record.seq, f"the step of block {event.block} closes after that of {s.last_step}"
         )
     for number, attempt in s.open_attempts.items():
-        if attempt.block <= event.block:
+        if attempt.block <= event.block and attempt.purpose == "challenge":
             raise InvalidHistory(
                 record.seq, f"the step of block {event.block} closes, but attempt {number} has no verdict"
             )
-    alpha = _profile(s).ema_alpha
+    last = s.earned.setdefault(event.block, {})
+    for hotkey, earned in s.served.items():
+        last.setdefault(hotkey, []).extend(earned)
+    s.served = {}
     for block in sorted(block for block in s.earned if block <= event.block):
-        for hotkey, earned in s.earned.pop(block).items():
-            state = s.provers[hotkey]
-            state.score = rewards.score_step(state.score, earned, alpha)
+        move_scores(s, s.earned.pop(block))
     s.last_step = event.block
-    _reach(s, event.block)
+    reach(s, event.block)
 
 
 def _interval_closed(s: State, record: Record, event: IntervalClosed) -> None:
@@ -235,9 +255,10 @@ def _interval_closed(s: State, record: Record, event: IntervalClosed) -> None:
             f"interval {event.interval} closes, but "
             + ("none is open" if s.interval is None else f"interval {s.interval} is open"),
         )
-    if s.open_attempts:
+    challenges = [number for number, attempt in s.open_attempts.items() if attempt.purpose == "challenge"]
+    if challenges:
         raise InvalidHistory(
-            record.seq, f"interval {event.interval} closes, but attempt {min(s.open_attempts)} has no verdict"
+            record.seq, f"interval {event.interval} closes, but attempt {min(challenges)} has no verdict"
         )
     if s.earned:
         raise InvalidHistory(
@@ -247,15 +268,17 @@ def _interval_closed(s: State, record: Record, event: IntervalClosed) -> None:
         raise InvalidHistory(
             record.seq, f"the secret of interval {event.interval} is not the one that was committed to"
         )
+    move_scores(s, s.served)
+    s.served = {}
     for state in s.provers.values():
-        state.sent = 0
+        state.sent = state.inferences = state.audits = 0
         if state.attempts or state.inconclusive:
-            _settle(state, _profile(s))
+            _settle(state, profile_of(s))
     medians = {model: rewards.median_speed(speeds) for model, speeds in s.speeds.items()}
     s.medians = {model: median for model, median in medians.items() if median is not None}
     s.speeds = {}
     s.interval = None
-    _reach(s, event.block)
+    reach(s, event.block)
 
 
 def _blocks_skipped(s: State, record: Record, event: BlocksSkipped) -> None:
@@ -265,7 +288,7 @@ def _blocks_skipped(s: State, record: Record, event: BlocksSkipped) -> None:
         )
     s.blocks_skipped += event.last - event.first + 1
     s.last_skipped = max(s.last_skipped, event.last)
-    _reach(s, event.last)
+    reach(s, event.last)
 
 
 def _head_anchored(s: State, record: Record, event: HeadAnchored) -> None:
@@ -289,7 +312,7 @@ def _weights_proposed(s: State, record: Record, event: WeightsProposed) -> None:
         releases=s.interval_seq,
     )
     s.proposed_block = event.block
-    _reach(s, event.block)
+    reach(s, event.block)
 
 
 def _weights_set(s: State, record: Record, event: WeightsSet) -> None:
@@ -311,7 +334,7 @@ def _weights_not_set(s: State, record: Record, event: WeightsNotSet) -> None:
         _proposal(s, record, event.proposal)
         _release(s, event.proposal, s.proposals.pop(event.proposal).releases)
     s.weights_refusal = event.reason
-    _reach(s, event.block)
+    reach(s, event.block)
 
 
 def _proposal(s: State, record: Record, number: int) -> Proposal:
@@ -328,17 +351,9 @@ def _release(s: State, number: int, before: int) -> None:
     as well, and may stand among them."""
     s.settled[number] = before
     oldest = min(s.proposals, default=s.seq + 2)
+    open_still = min(s.open_attempts, default=s.seq + 2)
     for done in [done for done in s.settled if done < oldest]:
-        s.released = max(s.released, s.settled.pop(done))
-
-
-def _reach(s: State, block: Block) -> None:
-    s.block = max(s.block, block)
-
-
-def _profile(s: State) -> Profile:
-    assert s.opened is not None  # fold() lets nothing come before log_opened
-    return s.opened.profile
+        s.released = max(s.released, min(s.settled.pop(done), open_still))
 
 
 _RULES: dict[type, Callable[[State, Record, Any], None]] = {
@@ -348,7 +363,10 @@ _RULES: dict[type, Callable[[State, Record, Any], None]] = {
     ProverLeft: _prover_left,
     IntervalOpened: _interval_opened,
     IntervalClosed: _interval_closed,
+    RoutesSet: routes_set,
     Attempt: _attempt,
+    Answered: answered,
+    Withdrawn: withdrawn,
     Verdict: _verdict,
     ProverConvicted: _prover_convicted,
     StepClosed: _step_closed,
@@ -358,16 +376,6 @@ _RULES: dict[type, Callable[[State, Record, Any], None]] = {
     WeightsSet: _weights_set,
     WeightsNotSet: _weights_not_set,
 }
-
-
-def worth(s: State, attempt: Attempt, verdict: Verdict) -> float | None:
-    """x: what a verdict on an attempt earns in a state; None if it counts for nothing."""
-    if verdict.outcome == "inconclusive" or attempt.dialect not in rewards.COUNTED_DIALECTS:
-        return None
-    if verdict.outcome == "fail":
-        return rewards.failed(attempt.purpose)
-    factor = tiers.TIERS[s.provers[attempt.prover].tier].reward_factor
-    return rewards.served(factor, verdict.tokens_per_s, s.medians.get(attempt.model))
 
 
 def settled(standing: ProverStanding | ProverState, profile: Profile) -> tuple[tiers.Record, tiers.Move]:

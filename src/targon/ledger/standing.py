@@ -62,6 +62,9 @@ class ProverState:
     first_conviction: Conviction | None = None
     native: int = 0
     native_replies: int = 0
+    inferences: int = 0
+    audits: int = 0
+    withdrawn: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +102,16 @@ class ProverStanding:
     last_conviction: Conviction | None
     first_conviction: Conviction | None
     native: int
-    """Judged attempts, ever, in dialects that count for nothing else (``native``); whatever came of them."""
+    """Ended attempts, ever, at work that counts for nothing else (``native``, or beyond what is calibrated);
+    whatever came of them."""
     native_replies: int
     """How many of them it answered, be it with an error."""
+    inferences: int
+    """Inferences that it answered whole this interval."""
+    audits: int
+    """How many of those were drawn for an audit."""
+    withdrawn: int
+    """Inferences of its, ever, that ended before their answer did, by nobody's fault."""
 
     @property
     def success_rate(self) -> Fraction | None:
@@ -157,6 +167,12 @@ class State:
     """Who holds which UID now."""
     open_attempts: dict[int, Attempt] = field(default_factory=dict)
     """Attempts without a verdict, by number."""
+    under_audit: dict[int, Attempt] = field(default_factory=dict)
+    """Inferences that were answered and await the verdict of their audit, by number."""
+    routes: dict[str, dict[Uid, int]] = field(default_factory=dict)
+    """By model, the shares by which inferences are drawn among provers."""
+    served: dict[Hotkey, list[float]] = field(default_factory=dict)
+    """What each prover earned (x of each inference) since the last step closed."""
     earned: dict[Block, dict[Hotkey, list[float]]] = field(default_factory=dict)
     """What each prover earned (x of each request) in each block whose step is still open."""
     last_step: Block = BEFORE_ANY

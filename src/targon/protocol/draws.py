@@ -32,7 +32,7 @@ def commitment(secret: bytes) -> Digest:
 
 
 def _draw(secret: bytes, label: bytes, *parts: bytes) -> bytes:
-    return hmac.new(secret, label + b"".join(parts), hashlib.sha256).digest()
+    return hmac.digest(secret, label + b"".join(parts), "sha256")
 
 
 def request_seed(secret: bytes, attempt: AttemptNumber, prover_key: bytes) -> int:
@@ -88,6 +88,27 @@ def challenge_draw(secret: bytes, block: Block, prover_key: bytes, part: str) ->
     """
     place = block.to_bytes(8, "big")
     return int.from_bytes(_draw(secret, b"challenge", place, prover_key, part.encode())[:8], "big")
+
+
+def route_draw(secret: bytes, attempt: AttemptNumber, turn: int) -> int:
+    """A 64-bit draw that picks the prover of a user's inference.
+
+    ``HMAC-SHA256(secret, "route" ‖ attempt number (8, BE) ‖ turn (4, BE))[:8]``; the first turn is 0.
+    """
+    place = attempt.to_bytes(8, "big") + turn.to_bytes(4, "big")
+    return int.from_bytes(_draw(secret, b"route", place)[:8], "big")
+
+
+def audit_draw(secret: bytes, attempt: AttemptNumber, prover_key: bytes) -> int:
+    """A 64-bit draw that decides whether an inference is audited:
+    ``HMAC-SHA256(secret, "audit" ‖ attempt number (8, BE) ‖ prover public key)[:8]``."""
+    return int.from_bytes(_draw(secret, b"audit", attempt.to_bytes(8, "big"), prover_key)[:8], "big")
+
+
+def own_inference_draw(secret: bytes, block: Block, prover_key: bytes) -> int:
+    """A 64-bit draw that decides whether the verifier sends a prover an inference of its own in a block:
+    ``HMAC-SHA256(secret, "own" ‖ block (8, BE) ‖ prover public key)[:8]``."""
+    return int.from_bytes(_draw(secret, b"own", block.to_bytes(8, "big"), prover_key)[:8], "big")
 
 
 def weights_salt(secret: bytes, proposal: int) -> bytes:

@@ -203,6 +203,8 @@ class TokenEvent(Message):
 
     token_ids: tuple[Annotated[TokenId, Field(ge=0, le=MAX_TOKEN_ID)], ...]
     text: str
+    logprobs: tuple[float, ...] | None = None
+    """Natural-log probability of each token before temperature, where the engine has them."""
 
 
 class ProverStatus(Message):

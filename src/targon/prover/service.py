@@ -129,7 +129,10 @@ class ProverService:
                             self._metrics.first_token.observe(self._clock.monotonic_s() - started_s)
                         draft.add(step)
                         if stream is not None:
-                            await stream.token(TokenEvent(token_ids=(step.token_id,), text=step.text))
+                            logprobs = (float(step.logprob),) if math.isfinite(step.logprob) else None
+                            await stream.token(
+                                TokenEvent(token_ids=(step.token_id,), text=step.text, logprobs=logprobs)
+                            )
                 response = self._sign(request, draft)
             except Refusal as refusal:
                 if stream is not None and stream.started:

@@ -1,0 +1,23 @@
+"""What can go wrong in a gateway.
+
+``GatewayError``
+└── ``ServiceFailed``  an answer broke off, or was refused
+"""
+
+from __future__ import annotations
+
+
+class GatewayError(Exception):
+    """The root of this room's errors."""
+
+
+class ServiceFailed(GatewayError):
+    """No answer could be had, or one broke off, or was not what the prover signed.
+
+    Attributes:
+        begun: whether a part of the answer was given out, which is not to be used.
+    """
+
+    def __init__(self, message: str, *, begun: bool) -> None:
+        self.begun = begun
+        super().__init__(message)
