@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from pydantic import ValidationError
 
 from targon.ledger import (
-    GENESIS_HASH,
-    CorruptLog,
     Event,
-    Record,
     UnknownEvent,
-    chain_records,
-    log_line,
     parse_event,
-    record_hash,
 )
-from targon.ledger.port import EMPTY
-from targon.protocol.records import LogLine
 from tests.ledger.history import (
     ALICE,
     attempt,
@@ -61,28 +51,6 @@ def test_every_event_is_read_back_from_its_canonical_bytes(event: Event) -> None
     parsed = parse_event(event.to_bytes())
     assert parsed == event
     assert parsed.to_bytes() == event.to_bytes()
-
-
-@pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.kind)
-def test_a_record_that_was_read_is_handed_out_as_it_was_hashed(event: Event) -> None:
-    (record,) = chain_records([event], EMPTY)
-    read = replace(record, event=parse_event(event.to_bytes()))
-    line = log_line(read)
-    assert line.event == event.to_bytes()
-    assert LogLine.from_bytes(line.to_bytes()) == line
-
-
-def test_a_record_of_older_software_is_handed_out_without_the_fields_that_came_since() -> None:
-    older = b'{"block":45,"kind":"weights_set","version":1,"version_key":0,"weights":[[0,65535]]}'
-    record = Record(0, GENESIS_HASH, record_hash(0, GENESIS_HASH, older), parse_event(older))
-    assert record.event.to_bytes() != older
-    assert log_line(record).event == older
-
-
-def test_a_record_that_is_not_what_its_hash_says_is_not_handed_out() -> None:
-    (record,) = chain_records([step_closed(41)], EMPTY)
-    with pytest.raises(CorruptLog, match="record 0"):
-        log_line(replace(record, event=parse_event(step_closed(42).to_bytes())))
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 
 from targon.ledger import (
     GENESIS_HASH,
+    CorruptLog,
     Event,
     Head,
     HeadMoved,
@@ -20,13 +21,17 @@ from targon.ledger import (
     Record,
     Snapshot,
     SqliteLog,
+    StepClosed,
+    WeightsSet,
     catch_up,
     record_hash,
     replay,
 )
 from targon.ledger.port import EMPTY
-from targon.protocol.canonical import digest
+from targon.protocol.canonical import canonical_bytes, digest
 from targon.protocol.errors import MalformedMessage
+from targon.protocol.primitives import Block, Uid
+from targon.protocol.records import LogLine
 from tests.ledger.history import ALICE, BOB, History, folded, step_closed, verdict
 from tests.ledger.worlds import World
 
@@ -99,6 +104,48 @@ async def test_a_part_can_be_read(log: Log) -> None:
     assert await everything(log, 10_000) == []
 
 
+async def test_the_stored_bytes_are_read_as_what_was_hashed(log: Log) -> None:
+    records = await log.append(story(), expected=EMPTY)
+    lines = [line async for line in log.read_lines()]
+    assert [(line.seq, line.prev, line.hash) for line in lines] == [(r.seq, r.prev, r.hash) for r in records]
+    assert [line.event for line in lines] == [record.event.to_bytes() for record in records]
+    assert [LogLine.from_bytes(line.to_bytes()) for line in lines] == lines
+    assert [line async for line in log.read_lines(3, 5)] == lines[3:5]
+
+
+class OlderWeightsSet(WeightsSet):
+    """As software wrote it before there were proposals."""
+
+    def to_bytes(self) -> bytes:
+        value = self.to_json()
+        del value["proposal"]
+        return canonical_bytes(value)
+
+
+async def test_bytes_of_older_software_are_handed_on_as_they_are(log: Log) -> None:
+    older = OlderWeightsSet(block=Block(45), version_key=0, weights=((Uid(0), 65_535),))
+    await log.append([older], expected=EMPTY)
+    (record,) = await everything(log)
+    (line,) = [line async for line in log.read_lines()]
+    assert line.event == older.to_bytes() != record.event.to_bytes()
+    assert (line.hash, record.hash) == (record_hash(0, GENESIS_HASH, line.event), line.hash)
+
+
+class FutureEvent(StepClosed):
+    """Of a kind that is still to come."""
+
+    def to_bytes(self) -> bytes:
+        return canonical_bytes(self.to_json() | {"kind": "teleported"})
+
+
+async def test_bytes_of_a_kind_that_came_after_this_software_are_handed_on(log: Log) -> None:
+    await log.append([FutureEvent(block=Block(7))], expected=EMPTY)
+    (line,) = [line async for line in log.read_lines()]
+    assert line.event == b'{"block":7,"kind":"teleported","version":1}'
+    with pytest.raises(CorruptLog, match="no event that this software knows"):
+        await everything(log)
+
+
 async def test_a_long_log_is_read_whole(log: Log) -> None:
     head = EMPTY
     for chunk in range(3):
@@ -107,6 +154,7 @@ async def test_a_long_log_is_read_whole(log: Log) -> None:
         head = Head(last.seq, last.hash)
     assert [record.seq for record in await everything(log)] == list(range(600))
     assert len(await everything(log, 0, 512)) == 512
+    assert [line.seq async for line in log.read_lines(1)] == list(range(1, 600))
 
 
 async def test_a_reader_that_stops_early_holds_nothing_up(log: Log) -> None:

@@ -47,7 +47,7 @@ from targon.ledger.events import (
 )
 from targon.ledger.fold import Standings, catch_up, replay
 from targon.ledger.migrate import Migrated, migrate
-from targon.ledger.port import GENESIS_HASH, Head, Log, Record, Snapshot, chain_records, log_line, record_hash
+from targon.ledger.port import GENESIS_HASH, Head, Log, Record, Snapshot, chain_records, record_hash
 from targon.ledger.sqlite import SqliteLog
 from targon.ledger.standing import Conviction, LastVerdict, Proposal, ProverStanding
 from targon.ledger.story import Entry, explain
@@ -101,7 +101,6 @@ __all__ = [
     "catch_up",
     "chain_records",
     "explain",
-    "log_line",
     "migrate",
     "parse_event",
     "record_hash",

@@ -6,9 +6,7 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from targon.ledger.errors import CorruptLog
 from targon.ledger.events import Event
-from targon.protocol.canonical import canonical_bytes
 from targon.protocol.primitives import Digest
 from targon.protocol.records import GENESIS_HASH as GENESIS_HASH
 from targon.protocol.records import LogLine
@@ -64,21 +62,6 @@ def chain_records(events: Sequence[Event], head: Head) -> list[Record]:
     return [record for record, _ in chained(events, head)]
 
 
-def log_line(record: Record) -> LogLine:
-    """A record that was read, as it is handed out.
-
-    An event that older software wrote may lack fields that have come since: only those that it has stand in the
-    line, as they stand in what was hashed.
-
-    Raises:
-        CorruptLog: if the event is not what the record's hash says.
-    """
-    event = canonical_bytes(record.event.model_dump(mode="json", exclude_unset=True))
-    if record_hash(record.seq, record.prev, event) != record.hash:
-        raise CorruptLog(record.seq, f"its content is not what its hash {record.hash[:12]}… says")
-    return LogLine(record.seq, record.prev, record.hash, event)
-
-
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """The standings as of one record, so that start-up need not read history."""
@@ -112,6 +95,11 @@ class Log(Protocol):
         Raises:
             CorruptLog: naming the first record that is not what its hash says, or is missing.
         """
+        ...
+
+    def read_lines(self, start: int = 0, stop: int | None = None) -> AsyncGenerator[LogLine, None]:
+        """As :meth:`read`, but each event as the bytes that are stored: what was hashed, neither parsed nor
+        written anew. So records can be handed on that are of kinds that came after this software."""
         ...
 
     async def save_snapshot(self, snapshot: Snapshot) -> None: ...

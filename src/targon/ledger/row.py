@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import NamedTuple, TypeVar
 
 from targon.ledger.errors import CorruptLog
 from targon.ledger.events import UnknownEvent, parse_event
 from targon.ledger.port import Head, Record, record_hash
 from targon.protocol.primitives import Digest
+from targon.protocol.records import LogLine
+
+T = TypeVar("T")
 
 
 class Row(NamedTuple):
@@ -38,9 +41,15 @@ class Row(NamedTuple):
             ) from error
         return Record(self.seq, Digest(self.prev.decode()), Digest(self.hash.decode()), event)
 
+    def line(self) -> LogLine:
+        return LogLine(self.seq, Digest(self.prev.decode()), Digest(self.hash.decode()), self.event)
 
-def checked(rows: Iterable[Row], before: Head, end: int, head: Head) -> list[Record]:
+
+def checked(rows: Iterable[Row], before: Head, end: int, head: Head, make: Callable[[Row], T]) -> list[T]:
     """The records of a log that ends at ``head``, from the one after ``before`` up to, not including, ``end``.
+
+    Args:
+        make: what is made of each row once it is known to be what its hash says.
 
     Raises:
         CorruptLog: naming the first that is not what its hash says, or is missing.
@@ -49,8 +58,8 @@ def checked(rows: Iterable[Row], before: Head, end: int, head: Head) -> list[Rec
     for row in rows:
         if problem := row.problem(before):
             raise CorruptLog(before.seq + 1, problem)
-        records.append(row.record())
-        before = Head(row.seq, records[-1].hash)
+        records.append(make(row))
+        before = Head(row.seq, Digest(row.hash.decode()))
     if before.seq + 1 != end:
         raise CorruptLog(before.seq + 1, f"it is missing: the log goes on to record {head.seq}")
     return records

@@ -9,12 +9,11 @@ from functools import partial
 from typing import Final
 
 import anyio
-import anyio.to_thread
 from starlette.types import Receive, Send
 
 from targon import __version__
 from targon.engines import ModelIdentity
-from targon.ledger import Log, ProverStanding, Record, Standings, log_line
+from targon.ledger import Log, ProverStanding, Standings
 from targon.protocol.disclosures import (
     AnchoredInterval,
     ConvictedLast,
@@ -24,7 +23,7 @@ from targon.protocol.disclosures import (
     VerifierStatus,
 )
 from targon.protocol.primitives import Block, Digest, Hotkey
-from targon.protocol.records import LogPageEnd
+from targon.protocol.records import LogLine, LogPageEnd
 from targon.transport import ClientGone, Code, Refusal, SignedRequest, send_json, send_lines, while_connected
 from targon.transport.released import MAX_PAGE_RECORDS, PAGE_BYTES
 from targon.verifier.watch import ChainWatch
@@ -67,7 +66,6 @@ class VerifierService:
         self._draining = draining
         self._released_head: tuple[int, Digest | None] = (0, None)
         self._readers: set[Hotkey] = set()
-        self._writing = anyio.CapacityLimiter(1)
 
     async def status(self, signed: SignedRequest, receive: Receive, send: Send) -> None:  # noqa: ARG002
         """``GET /v1/status``."""
@@ -140,11 +138,9 @@ class VerifierService:
         """The lines of one reply, a slice of the log at a time."""
         at, size, stop = start, 0, min(released, start + MAX_PAGE_RECORDS)
         while at < stop and size < PAGE_BYTES:
-            async with aclosing(self._log.read(at, min(at + SLICE_RECORDS, stop))) as reading:
+            async with aclosing(self._log.read_lines(at, min(at + SLICE_RECORDS, stop))) as reading:
                 records = [record async for record in reading]
-            lines, taken = await anyio.to_thread.run_sync(
-                as_lines, records, PAGE_BYTES - size, limiter=self._writing
-            )
+            lines, taken = as_lines(records, PAGE_BYTES - size)
             if not taken:
                 break  # said in the last line, which then disagrees with what was promised
             at, size = at + taken, size + len(lines)
@@ -155,19 +151,19 @@ class VerifierService:
         """Hash of the last released record. It is looked up once for each time that something is released."""
         known, head = self._released_head
         if known != released:
-            async with aclosing(self._log.read(released - 1, released)) as reading:
+            async with aclosing(self._log.read_lines(released - 1, released)) as reading:
                 async for record in reading:
                     head = record.hash
             self._released_head = (released, head)
         return head
 
 
-def as_lines(records: list[Record], room: int) -> tuple[bytes, int]:
+def as_lines(records: list[LogLine], room: int) -> tuple[bytes, int]:
     """Records as lines, until those fill the room (bytes) that there is; at least one. Returns how many they are."""
     lines = bytearray()
     taken = 0
     for record in records:
-        lines += log_line(record).to_bytes() + b"\n"
+        lines += record.to_bytes() + b"\n"
         taken += 1
         if len(lines) >= room:
             break

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
-from typing import Final
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
+from typing import Final, TypeVar
 
 import anyio
 import structlog
@@ -18,11 +18,15 @@ from targon.ledger.redis import server, stored
 from targon.ledger.redis.address import RedisAddress
 from targon.ledger.redis.session import GOODBYE_S, Session
 from targon.ledger.redis.writer import RENEW_S, Writer
+from targon.ledger.row import Row
+from targon.protocol.records import LogLine
 
 logger = structlog.get_logger(__name__)
 
 _BATCH: Final = 256
 """Records read, checked and parsed at a time."""
+
+T = TypeVar("T")
 
 
 class RedisLog:
@@ -101,19 +105,17 @@ class RedisLog:
             CorruptLog: naming the first record that is not what its hash says, or is missing.
             LogUnavailable: if Redis was away for too long.
         """
-        if self._writer is not None:
-            await self.head()
-        while True:
-            at = start
-            records = await self._session.call(
-                lambda client: stored.read_records(client, at, stop, _BATCH),  # noqa: B023 - run at once
-                "read the log",
-            )
-            for record in records:
-                yield record
-            if len(records) < _BATCH:
-                return
-            start = records[-1].seq + 1
+        async with aclosing(self._batches(start, stop, Row.record)) as batches:
+            async for records in batches:
+                for record in records:
+                    yield record
+
+    async def read_lines(self, start: int = 0, stop: int | None = None) -> AsyncGenerator[LogLine, None]:
+        """As :meth:`read`, but each event as the bytes that are stored."""
+        async with aclosing(self._batches(start, stop, Row.line)) as batches:
+            async for lines in batches:
+                for line in lines:
+                    yield line
 
     async def save_snapshot(self, snapshot: Snapshot) -> None:
         """Keep a snapshot; the newest few are kept.
@@ -146,6 +148,22 @@ class RedisLog:
             await self._session.aclose()
 
     # -- inside --------------------------------------------------------------------------------------
+
+    async def _batches(
+        self, start: int, stop: int | None, make: Callable[[Row], T]
+    ) -> AsyncGenerator[list[T], None]:
+        if self._writer is not None:
+            await self.head()
+        while True:
+            at = start
+            made = await self._session.call(
+                lambda client: stored.read_records(client, at, stop, _BATCH, make),  # noqa: B023 - run at once
+                "read the log",
+            )
+            yield made
+            if len(made) < _BATCH:
+                return
+            start += _BATCH
 
     async def _begin(self) -> None:
         address, writer = self._session.address, self._writer

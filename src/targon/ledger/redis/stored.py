@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
 
 import structlog
 from redis.asyncio import Redis
 
 from targon.ledger.errors import CorruptLog
-from targon.ledger.port import EMPTY, Head, Record, Snapshot
+from targon.ledger.port import EMPTY, Head, Snapshot
 from targon.ledger.redis.schema import HEAD, RECORDS, SNAPSHOTS, entry_id, noted_head, rows
 from targon.ledger.row import Row, checked
 from targon.protocol.primitives import Digest
@@ -21,14 +22,18 @@ _BATCH: Final = 512
 
 _LAST_PART: Final = 2**64 - 1
 
+T = TypeVar("T")
+
 
 async def read_head(client: Redis) -> Head:
     """Where the log ends."""
     return noted_head(await client.execute_command("HMGET", HEAD, "seq", "hash"))
 
 
-async def read_records(client: Redis, start: int, stop: int | None, limit: int) -> list[Record]:
-    """At most ``limit`` records from ``start``, each checked; fewer where the log or ``stop`` ends.
+async def read_records(
+    client: Redis, start: int, stop: int | None, limit: int, make: Callable[[Row], T]
+) -> list[T]:
+    """What is made of at most ``limit`` records from ``start``, each checked; fewer where the log or ``stop`` ends.
 
     Raises:
         CorruptLog: naming the first that is not what its hash says, or is missing.
@@ -45,7 +50,7 @@ async def read_records(client: Redis, start: int, stop: int | None, limit: int) 
         if not found or found[0].seq != start - 1:
             raise CorruptLog(start - 1, "it is missing")
         before = _head_of(found.pop(0))
-    return checked([row for row in found if row.seq < end], before, end, head)
+    return checked([row for row in found if row.seq < end], before, end, head, make)
 
 
 async def check_chain(client: Redis, log: str) -> Head:

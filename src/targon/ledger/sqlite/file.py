@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import structlog
 
 from targon.ledger.errors import CorruptLog, HeadMoved, InvalidHistory, LogUnavailable
 from targon.ledger.events import Event
 from targon.ledger.port import EMPTY, Head, Record, Snapshot, chained
-from targon.ledger.row import checked
+from targon.ledger.row import Row, checked
 from targon.ledger.sqlite.database import (
     Unreadable,
     WriterLock,
@@ -36,6 +36,8 @@ from targon.protocol.primitives import Digest
 logger = structlog.get_logger(__name__)
 
 SNAPSHOTS_KEPT: Final = 3
+
+T = TypeVar("T")
 
 
 class LogFile:
@@ -125,14 +127,15 @@ class LogFile:
         with self._reading():
             return self._head()
 
-    def read(self, start: int, stop: int | None, limit: int) -> list[Record]:
-        """At most ``limit`` records from ``start``, each checked; fewer where the log or ``stop`` ends."""
+    def read(self, start: int, stop: int | None, limit: int, make: Callable[[Row], T]) -> list[T]:
+        """What is made of at most ``limit`` records from ``start``, each checked; fewer where the log or ``stop``
+        ends."""
         with self._reading():
             head = self._head()
             end = min(start + limit, head.seq + 1, head.seq + 1 if stop is None else stop)
             if start >= end:
                 return []
-            return checked(rows(self._db, start, end), self._head_at(start - 1), end, head)
+            return checked(rows(self._db, start, end), self._head_at(start - 1), end, head, make)
 
     def _head(self) -> Head:
         rows = self._db.execute("SELECT seq, hash FROM log").fetchall()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -12,7 +13,9 @@ import anyio.to_thread
 from targon.ledger.errors import LogUnavailable
 from targon.ledger.events import Event
 from targon.ledger.port import Head, Record, Snapshot
+from targon.ledger.row import Row
 from targon.ledger.sqlite.file import LogFile
+from targon.protocol.records import LogLine
 
 _BATCH: Final = 256
 """Records read, checked and parsed in one visit to the worker thread."""
@@ -62,14 +65,28 @@ class SqliteLog:
         Raises:
             CorruptLog: naming the first record that is not what its hash says, or is missing.
         """
+        async with aclosing(self._batches(start, stop, Row.record)) as batches:
+            async for records in batches:
+                for record in records:
+                    yield record
+
+    async def read_lines(self, start: int = 0, stop: int | None = None) -> AsyncGenerator[LogLine, None]:
+        """As :meth:`read`, but each event as the bytes that are stored."""
+        async with aclosing(self._batches(start, stop, Row.line)) as batches:
+            async for lines in batches:
+                for line in lines:
+                    yield line
+
+    async def _batches(
+        self, start: int, stop: int | None, make: Callable[[Row], T]
+    ) -> AsyncGenerator[list[T], None]:
         while True:
             at = start
-            records = await self._visit(lambda file: file.read(at, stop, _BATCH))  # noqa: B023 - run at once
-            for record in records:
-                yield record
-            if len(records) < _BATCH:
+            made = await self._visit(lambda file: file.read(at, stop, _BATCH, make))  # noqa: B023 - run at once
+            yield made
+            if len(made) < _BATCH:
                 return
-            start = records[-1].seq + 1
+            start += _BATCH
 
     async def save_snapshot(self, snapshot: Snapshot) -> None:
         """Keep a snapshot; the newest few are kept.
