@@ -6,6 +6,7 @@ import hashlib
 from typing import Any
 
 from targon.ledger import (
+    Answered,
     Attempt,
     BlocksSkipped,
     Event,
@@ -20,18 +21,21 @@ from targon.ledger import (
     ProverLeft,
     Purpose,
     Record,
+    Route,
+    RoutesSet,
     Standings,
     StepClosed,
     Verdict,
     WeightsNotSet,
     WeightsProposed,
     WeightsSet,
+    Withdrawn,
     chain_records,
 )
 from targon.ledger.port import EMPTY
 from targon.protocol import draws
-from targon.protocol.messages import Dialect
-from targon.protocol.primitives import Block, Hotkey, Interval, Uid
+from targon.protocol.messages import Dialect, Receipt, ReceiptBody
+from targon.protocol.primitives import Block, Hotkey, Interval, Uid, u64_hex
 from targon.protocol.profile import DEMO, Profile
 
 _BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
@@ -93,6 +97,67 @@ def attempt(
         dialect=dialect,
         max_tokens=64,
     )
+
+
+def routes_set(*shares: tuple[int, int], block: int = 0, model: str = MODEL) -> RoutesSet:
+    return RoutesSet(
+        block=Block(block), model=model, shares=tuple((Uid(uid), share) for uid, share in shares)
+    )
+
+
+def inference(
+    prover: Hotkey,
+    block: int,
+    *,
+    route: Route | None = Route(turn=0),  # noqa: B008 - frozen
+    dialect: Dialect = "targon/1",
+    counted: bool = True,
+) -> Attempt:
+    """A user's, unless it has no route."""
+    asked = attempt(prover, block, purpose="inference", dialect=dialect)
+    return asked.model_copy(update={"route": route, "counted": counted})
+
+
+def receipt(number: int, prover: Hotkey, request_digest: str = "ef" * 32) -> Receipt:
+    """Of an attempt; nobody signed it."""
+    body = ReceiptBody(
+        salt="00" * 32,
+        genesis="ab" * 32,
+        netuid=4,
+        verifier=VERIFIER,
+        prover=prover,
+        attempt=u64_hex(number),
+        block=Block(0),
+        request_digest=request_digest,
+        completion_digest="12" * 32,
+        model=MODEL,
+        model_digest="cd" * 32,
+        issued_at=0,
+    )
+    return Receipt(body=body, signature="34" * 64)
+
+
+def answered(
+    number: int,
+    prover: Hotkey,
+    block: int = 0,
+    *,
+    audited: bool = False,
+    tokens: int = 64,
+    speed: float | None = None,
+) -> Answered:
+    return Answered(
+        attempt=number,
+        block=Block(block),
+        audited=audited,
+        tokens=tokens,
+        tokens_per_s=speed,
+        receipt=receipt(number, prover),
+    )
+
+
+def withdrawn(number: int, why: Any = "user_left", block: int = 0) -> Withdrawn:
+    return Withdrawn(attempt=number, block=Block(block), why=why)
 
 
 def verdict(
@@ -192,6 +257,11 @@ class History:
     def turn(self, interval: int, block: int) -> History:
         """Close an interval and open the next."""
         return self.add(interval_closed(interval, block), interval_opened(interval + 1, block))
+
+
+def history_with_routes(*provers: Hotkey) -> History:
+    """A begun log whose provers share their model's inferences alike."""
+    return History.begun(*provers).add(routes_set(*((uid, 1) for uid in range(len(provers)))))
 
 
 def passes(prover: Hotkey, times: int) -> list[tuple[Hotkey, Outcome]]:
