@@ -11,6 +11,7 @@ change to what any of it computes changes ``SPEC_VERSION``.
 
 from targon.protocol.canonical import canonical_bytes, digest
 from targon.protocol.conviction import ALPHA, CONVICTION, Sentence, convicts, sentence
+from targon.protocol.countersignatures import Countersignature, CountersignatureBody
 from targon.protocol.draws import (
     challenge_draw,
     commitment,
@@ -32,6 +33,7 @@ from targon.protocol.errors import (
     UnsupportedSampling,
     VectorMismatch,
 )
+from targon.protocol.filed import AuditStatement, ReceiptStatement
 from targon.protocol.keys import Signer, hotkey_of, public_key, verify_signature
 from targon.protocol.messages import (
     ChatMessage,
@@ -47,6 +49,7 @@ from targon.protocol.messages import (
     Sampling,
     TokenEvent,
 )
+from targon.protocol.orders import Order
 from targon.protocol.primitives import (
     SPEC_VERSION,
     AttemptNumber,
@@ -105,9 +108,12 @@ __all__ = [
     "TAIL_PROBABILITY",
     "TIERS",
     "AttemptNumber",
+    "AuditStatement",
     "Block",
     "ChatMessage",
     "Completion",
+    "Countersignature",
+    "CountersignatureBody",
     "Dialect",
     "Digest",
     "FinishReason",
@@ -121,6 +127,7 @@ __all__ = [
     "Message",
     "Move",
     "NoWeights",
+    "Order",
     "Outcome",
     "Profile",
     "ProtocolError",
@@ -129,6 +136,7 @@ __all__ = [
     "Receipt",
     "ReceiptBody",
     "ReceiptMismatch",
+    "ReceiptStatement",
     "Record",
     "Replay",
     "Sampling",

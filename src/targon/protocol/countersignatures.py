@@ -86,5 +86,5 @@ def check(countersignature: Countersignature, receipt: Receipt) -> None:
     for field, value in expected.items():
         got = getattr(body, field)
         if got != value:
-            raise ReceiptMismatch(field, got, value)
+            raise ReceiptMismatch(field, got, value, of="countersignature")
     verify_signature(body.verifier, signed_bytes(body), bytes.fromhex(countersignature.signature))

@@ -46,19 +46,21 @@ class InvalidSignature(ProtocolError):
 
 
 class ReceiptMismatch(ProtocolError):
-    """A receipt that is genuine but speaks of something else.
+    """A receipt, or what a verifier says of one, that is genuine but speaks of something else.
 
     Attributes:
         field: which field differs.
-        got: what the receipt says.
+        got: what it says.
         expected: what it should say.
+        of: whose field it is: the ``receipt``'s, the ``countersignature``'s or the ``statement``'s.
     """
 
-    def __init__(self, field: str, got: object, expected: object) -> None:
+    def __init__(self, field: str, got: object, expected: object, *, of: str = "receipt") -> None:
         self.field = field
         self.got = got
         self.expected = expected
-        super().__init__(f"receipt {field}: got {got!r}, expected {expected!r}")
+        self.of = of
+        super().__init__(f"{of} {field}: got {got!r}, expected {expected!r}")
 
 
 class StatementMismatch(ProtocolError):

@@ -6,9 +6,9 @@ then it is nobody's.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any, Final
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, PlainSerializer, ValidationInfo
 
 from targon.protocol.messages import (
     MAX_COMPLETION_TOKENS,
@@ -19,6 +19,30 @@ from targon.protocol.messages import (
     ChatMessage,
     Message,
 )
+from targon.protocol.primitives import u64_hex
+
+_TWO_64: Final = 1 << 64
+
+
+def _seed_in_json(value: Any, info: ValidationInfo) -> Any:  # noqa: ANN401 - whatever stands in the JSON
+    if info.mode != "json" or value is None:
+        return value
+    if not (isinstance(value, str) and len(value) == 16 and set(value) <= set("0123456789abcdef")):
+        raise ValueError("expected 16 lower-case hex digits, the seed's two's complement")
+    number = int(value, 16)
+    return number - _TWO_64 if number >= _TWO_64 >> 1 else number
+
+
+def _seed_to_json(value: int | None) -> str | None:
+    return None if value is None else u64_hex(value % _TWO_64)
+
+
+Seed = Annotated[
+    Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)] | None,
+    BeforeValidator(_seed_in_json),
+    PlainSerializer(_seed_to_json, when_used="json"),
+]
+"""A user's seed. In JSON it is the 16 hex digits of its two's complement: it can exceed 2⁵³ − 1."""
 
 
 class Order(Message):
@@ -37,6 +61,6 @@ class Order(Message):
     ] = ()
     choice: Annotated[int, Field(ge=0, lt=128)] = 0
     """Its index among the answers that were asked for together."""
-    seed: Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)] | None = None
+    seed: Seed = None
     """The user's own. It is mixed into the request's salt, and so into its digest; what is drawn follows from the
     verifier's seed alone."""

@@ -74,4 +74,13 @@ def check(receipt: Receipt, request: GenerateRequest, completion: Completion) ->
         got = getattr(body, field)
         if got != value:
             raise ReceiptMismatch(field, got, value)
-    verify_signature(body.prover, signed_bytes(body), bytes.fromhex(receipt.signature))
+    check_signature(receipt)
+
+
+def check_signature(receipt: Receipt) -> None:
+    """Check that a receipt is the prover's own, whatever it is for: request and completion are not at hand.
+
+    Raises:
+        InvalidSignature: if the prover's hotkey did not sign it.
+    """
+    verify_signature(receipt.body.prover, signed_bytes(receipt.body), bytes.fromhex(receipt.signature))
