@@ -9,12 +9,12 @@ it digests. Token ids are the answer; text is derived from them and is never evi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from targon.protocol.canonical import canonical_bytes, digest
+from targon.protocol.canonical import Places, canonical_bytes, digest_of, object_bytes, places
 from targon.protocol.errors import MalformedMessage
 from targon.protocol.primitives import (
     SPEC_VERSION,
@@ -44,6 +44,7 @@ FinishReason = Literal["stop", "stop_string", "length"]
 came to hold one of the request's stop strings. ``length``: ``max_tokens`` were generated."""
 
 M = TypeVar("M", bound="Message")
+K = TypeVar("K")
 
 
 class Message(BaseModel):
@@ -51,17 +52,24 @@ class Message(BaseModel):
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
+    PLACES: ClassVar[Places] = ()
+    """Of the fields in the canonical form."""
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:  # noqa: ANN401 - pydantic's
+        cls.PLACES = places(cls.model_fields)
+
     def to_json(self) -> dict[str, Any]:
         """The message as a JSON value."""
         return self.model_dump(mode="json")
 
     def to_bytes(self) -> bytes:
         """The message in its canonical form (RFC 8785)."""
-        return canonical_bytes(self.to_json())
+        return object_bytes(vars(self), self.PLACES) or canonical_bytes(self.to_json())
 
     def digest(self) -> Digest:
         """SHA-256 over :meth:`to_bytes`."""
-        return digest(self.to_json())
+        return digest_of(self.to_bytes())
 
     @classmethod
     def from_bytes(cls, data: bytes | str) -> Self:
@@ -113,6 +121,11 @@ class Sampling(Message):
 class GenerateRequest(Message):
     """``POST /v1/generate``: what a verifier asks of one prover."""
 
+    __slots__ = (
+        "_bytes",
+        "_digest",
+    )  # kept once they were asked for; no copy has them, and no comparison sees them
+
     spec_version: Literal[1] = SPEC_VERSION
     salt: Hex32
     genesis: Hex32
@@ -135,9 +148,19 @@ class GenerateRequest(Message):
     def attempt_number(self) -> AttemptNumber:
         return AttemptNumber(int(self.attempt, 16))
 
+    def to_bytes(self) -> bytes:
+        """As of every message; the bytes are made once."""
+        return _kept(self, "_bytes", super().to_bytes)
+
+    def digest(self) -> Digest:
+        """As of every message; it is taken once."""
+        return _kept(self, "_digest", super().digest)
+
 
 class Completion(Message):
     """A prover's answer."""
+
+    __slots__ = ("_digest",)
 
     salt: Hex32
     request_digest: Hex32
@@ -159,8 +182,14 @@ class Completion(Message):
         return value
 
     def digest(self) -> Digest:
-        """SHA-256 over the canonical form of :meth:`evidence_json`."""
-        return digest(self.evidence_json())
+        """SHA-256 over the canonical form of :meth:`evidence_json`; it is taken once."""
+        return _kept(self, "_digest", self._take_digest)
+
+    def _take_digest(self) -> Digest:
+        return digest_of(object_bytes(vars(self), _EVIDENCE) or canonical_bytes(self.evidence_json()))
+
+
+_EVIDENCE = places(name for name in Completion.model_fields if name != "text")
 
 
 class ReceiptBody(Message):
@@ -219,6 +248,19 @@ class ProverStatus(Message):
     """How many requests it will work on at once."""
     queued: Annotated[int, Field(ge=0)]
     running: Annotated[int, Field(ge=0)]
+
+
+def _kept(message: Message, slot: str, make: Callable[[], K]) -> K:
+    """What a message's slot holds; made if it holds nothing yet.
+
+    A slot of the class, unlike an attribute of the instance, is no part of what pydantic copies or compares.
+    """
+    try:
+        value: K = getattr(message, slot)
+    except AttributeError:
+        value = make()
+        object.__setattr__(message, slot, value)
+    return value
 
 
 def _explain(name: str, error: ValidationError) -> str:
