@@ -66,6 +66,7 @@ def test_nothing_that_anyone_can_vary_at_will_is_in_a_run_key(request_message: G
         (draws.selection_rank, b"select"),
         (draws.private_input_draw, b"input"),
         (draws.query_seed, b"query"),
+        (draws.own_inference_draw, b"own"),
     ],
 )
 @given(secret=SECRETS, block=U64, prover=KEYS)
@@ -81,6 +82,18 @@ def test_a_challenges_parts_are_drawn_each_under_its_name(secret, block, prover,
     message = b"challenge" + block.to_bytes(8, "big") + prover + part.encode()
     expected = int.from_bytes(hmac_of(secret, message)[:8], "big")
     assert draws.challenge_draw(secret, block, prover, part) == expected
+
+
+@given(SECRETS, U64, st.integers(0, 1_023))
+def test_a_route_is_the_hmac_of_attempt_and_turn(secret: bytes, attempt: int, turn: int) -> None:
+    message = b"route" + attempt.to_bytes(8, "big") + turn.to_bytes(4, "big")
+    assert draws.route_draw(secret, attempt, turn) == int.from_bytes(hmac_of(secret, message)[:8], "big")
+
+
+@given(SECRETS, U64, KEYS)
+def test_an_audit_is_the_hmac_of_attempt_and_prover(secret: bytes, attempt: int, prover: bytes) -> None:
+    expected = int.from_bytes(hmac_of(secret, b"audit" + attempt.to_bytes(8, "big") + prover)[:8], "big")
+    assert draws.audit_draw(secret, attempt, prover) == expected
 
 
 @given(SECRETS, KEYS, st.integers(0, 65_535), U64)

@@ -51,7 +51,7 @@ def audit_rate(tier: Tier, *, on_probation: bool, log_e: float) -> float:
 
 
 def is_drawn(draw: int, rate: float) -> bool:
-    """Whether a 64-bit draw falls below a rate: ``draw < rate · 2⁶⁴``, in float64."""
+    """Whether a 64-bit draw falls below a rate: ``draw < rate · 2⁶⁴``; the product a float64, the comparison exact."""
     return draw < rate * 18_446_744_073_709_551_616.0
 
 

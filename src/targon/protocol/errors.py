@@ -6,6 +6,7 @@ ProtocolError
 ├── InvalidLogits        numbers that no token can be drawn from
 ├── InvalidSignature     a signature that does not verify
 ├── ReceiptMismatch      a genuine receipt for something else
+├── SegmentMismatch      a genuine manifest of another segment, or of another log
 ├── StatementMismatch    a hotkey's statement about a TLS key that is not the one wanted, or not valid now
 └── VectorMismatch       an implementation that disagrees with a conformance vector
 """
@@ -61,6 +62,22 @@ class ReceiptMismatch(ProtocolError):
         self.expected = expected
         self.of = of
         super().__init__(f"{of} {field}: got {got!r}, expected {expected!r}")
+
+
+class SegmentMismatch(ProtocolError):
+    """A segment's manifest that does not follow the one before it.
+
+    Attributes:
+        field: which field differs.
+        got: what the manifest says.
+        expected: what it should say.
+    """
+
+    def __init__(self, field: str, got: object, expected: object) -> None:
+        self.field = field
+        self.got = got
+        self.expected = expected
+        super().__init__(f"segment's {field}: got {got!r}, expected {expected!r}")
 
 
 class StatementMismatch(ProtocolError):

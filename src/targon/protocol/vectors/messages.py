@@ -255,7 +255,13 @@ def _draws(given: Json) -> Json:
         return draws.commitment(bytes.fromhex(given["secret"]))
     if given["draw"] == "weights_salt":
         return draws.weights_salt(bytes.fromhex(given["secret"]), given["proposal"]).hex()
+    if given["draw"] == "route_draw":
+        attempt = AttemptNumber(int(given["attempt"], 16))
+        return u64_hex(draws.route_draw(bytes.fromhex(given["secret"]), attempt, given["turn"]))
     prover = bytes.fromhex(given["prover"])
+    if given["draw"] == "audit_draw":
+        attempt = AttemptNumber(int(given["attempt"], 16))
+        return u64_hex(draws.audit_draw(bytes.fromhex(given["secret"]), attempt, prover))
     if given["draw"] == "request_seed":
         attempt = AttemptNumber(int(given["attempt"], 16))
         return u64_hex(draws.request_seed(bytes.fromhex(given["secret"]), attempt, prover))
@@ -270,6 +276,7 @@ def _draws(given: Json) -> Json:
         "selection_rank": draws.selection_rank,
         "private_input_draw": draws.private_input_draw,
         "query_seed": draws.query_seed,
+        "own_inference_draw": draws.own_inference_draw,
     }[given["draw"]]
     return u64_hex(of_block(secret, block, prover))
 
@@ -314,13 +321,25 @@ DRAWS = Rule(
         "run key with the parties exchanged": _run_key(prover=_VERIFIER, verifier=_PROVER),
         **{
             name.replace("_", " "): {"draw": name, "secret": _SECRET, "block": 5_000_000, "prover": _PROVER}
-            for name in ("selection_rank", "private_input_draw", "query_seed")
+            for name in ("selection_rank", "private_input_draw", "query_seed", "own_inference_draw")
         },
         **{
             f"challenge draw: {part}": {
                 "draw": "challenge_draw", "secret": _SECRET, "block": 5_000_000, "prover": _PROVER, "part": part,
             }
             for part in ("form", "length", "delay")
+        },
+        **{
+            f"route of attempt {attempt}, turn {turn}": {
+                "draw": "route_draw", "secret": _SECRET, "attempt": u64_hex(attempt), "turn": turn,
+            }
+            for attempt, turn in ((0, 0), (1234, 0), (1234, 1), (1234, 63))
+        },
+        "audit of attempt 1234": {
+            "draw": "audit_draw", "secret": _SECRET, "attempt": u64_hex(1234), "prover": _PROVER,
+        },
+        "audit of the same, another prover": {
+            "draw": "audit_draw", "secret": _SECRET, "attempt": u64_hex(1234), "prover": _VERIFIER,
         },
         "weights salt": {"draw": "weights_salt", "secret": _SECRET, "proposal": 1234},
         "weights salt of the next proposal": {"draw": "weights_salt", "secret": _SECRET, "proposal": 1235},
