@@ -27,7 +27,7 @@ from targon.ledger import (
     record_hash,
     replay,
 )
-from targon.ledger.port import EMPTY
+from targon.ledger.port import EMPTY, chained
 from targon.protocol.canonical import canonical_bytes, digest
 from targon.protocol.errors import MalformedMessage
 from targon.protocol.primitives import Block, Uid
@@ -93,6 +93,24 @@ async def test_appending_in_pieces_is_appending_at_once(log: Log, tmp_path: Path
         head = Head(record.seq, record.hash)
     async with aclosing(await SqliteLog.open(tmp_path / "other.sqlite3")) as other:
         assert await other.append(events, expected=EMPTY) == await everything(log)
+
+
+async def test_records_that_were_chained_before_are_written_as_they_are(log: Log, tmp_path: Path) -> None:
+    pairs = chained(story(), EMPTY)
+    await log.write(pairs[:3])
+    await log.write([])
+    await log.write(pairs[3:])
+    assert await everything(log) == [record for record, _ in pairs]
+    assert await log.head() == Head(pairs[-1][0].seq, pairs[-1][0].hash)
+
+
+async def test_records_that_were_chained_after_another_end_are_refused(log: Log) -> None:
+    pairs = chained(story(), EMPTY)
+    await log.write(pairs[:3])
+    for late in (pairs[:2], pairs[4:]):
+        with pytest.raises(HeadMoved):
+            await log.write(late)
+    assert await everything(log) == [record for record, _ in pairs[:3]]
 
 
 async def test_a_part_can_be_read(log: Log) -> None:

@@ -9,7 +9,8 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from targon.ledger import Event, Head, InvalidHistory, LogUnavailable, Record, SqliteLog
+from targon.ledger import Event, Head, InvalidHistory, LogUnavailable, Record, SqliteLog, chained
+from targon.ledger.port import Pair
 from targon.verifier import Journal
 from tests.ledger.history import ALICE, BOB, attempt, history_with_routes, inference, skipped
 
@@ -27,10 +28,15 @@ class CountingLog:
         self.head, self.read, self.aclose = log.head, log.read, log.aclose
 
     async def append(self, events: Sequence[Event], *, expected: Head) -> list[Record]:
-        self.appends.append(len(events))
+        pairs = chained(events, expected)
+        await self.write(pairs)
+        return [record for record, _ in pairs]
+
+    async def write(self, pairs: Sequence[Pair]) -> None:
+        self.appends.append(len(pairs))
         if self.full:
             raise LogUnavailable("the disk is full")
-        return await self._log.append(events, expected=expected)
+        await self._log.write(pairs)
 
 
 @pytest.fixture

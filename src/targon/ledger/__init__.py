@@ -47,7 +47,7 @@ from targon.ledger.events import (
 )
 from targon.ledger.fold import Standings, catch_up, replay
 from targon.ledger.migrate import Migrated, migrate
-from targon.ledger.port import GENESIS_HASH, Head, Log, Record, Snapshot, chain_records, record_hash
+from targon.ledger.port import GENESIS_HASH, Head, Log, Record, Snapshot, chain_records, chained, record_hash
 from targon.ledger.sqlite import SqliteLog
 from targon.ledger.standing import Conviction, LastVerdict, Proposal, ProverStanding
 from targon.ledger.story import Entry, explain
@@ -100,6 +100,7 @@ __all__ = [
     "Withdrawn",
     "catch_up",
     "chain_records",
+    "chained",
     "explain",
     "migrate",
     "parse_event",

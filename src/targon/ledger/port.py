@@ -39,7 +39,11 @@ EMPTY = Head(-1, GENESIS_HASH)
 """Where a log without records ends."""
 
 
-def chained(events: Sequence[Event], head: Head) -> list[tuple[Record, bytes]]:
+Pair = tuple[Record, bytes]
+"""A record, and its event's canonical bytes."""
+
+
+def chained(events: Sequence[Event], head: Head) -> list[Pair]:
     """The records that events become when they are appended after a head, with each event's canonical bytes.
 
     Raises:
@@ -52,6 +56,12 @@ def chained(events: Sequence[Event], head: Head) -> list[tuple[Record, bytes]]:
         pairs.append((record, data))
         head = Head(seq, record.hash)
     return pairs
+
+
+def expected_by(pairs: Sequence[Pair]) -> Head:
+    """Where a log must end for these records to be appended."""
+    first = pairs[0][0]
+    return Head(first.seq - 1, first.prev)
 
 
 def chain_records(events: Sequence[Event], head: Head) -> list[Record]:
@@ -85,6 +95,16 @@ class Log(Protocol):
 
         Raises:
             HeadMoved: if the log does not end at ``expected``.
+            LogUnavailable: if it cannot be written.
+        """
+        ...
+
+    async def write(self, pairs: Sequence[Pair]) -> None:
+        """As :meth:`append`, for events that :func:`chained` has put in their places already: for a writer that folds
+        records before it writes them, so that they are made once.
+
+        Raises:
+            HeadMoved: if the log does not end where the first of them says.
             LogUnavailable: if it cannot be written.
         """
         ...

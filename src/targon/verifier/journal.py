@@ -12,7 +12,8 @@ from typing import Final
 import anyio
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled
 
-from targon.ledger import Event, Head, Log, Record, Snapshot, Standings, chain_records, replay
+from targon.ledger import Event, Head, Log, Record, Snapshot, Standings, chained, replay
+from targon.ledger.port import Pair
 
 SNAPSHOT_EVERY = 2_000
 """Records between two snapshots: start-up folds at most this many."""
@@ -110,31 +111,34 @@ class Journal:
     async def _write(self, batch: Iterable[_Entry]) -> None:
         # Folded before it is written: an event that cannot follow must never stand in the log. If the two part,
         # the verifier ends; it goes on from the log when it is started again.
-        folded: list[Record] = []
+        folded: list[Pair] = []
         for entry in batch:
-            ahead = Head(folded[-1].seq, folded[-1].hash) if folded else self._head
+            ahead = Head(folded[-1][0].seq, folded[-1][0].hash) if folded else self._head
             try:
-                entry.records = self._fold(entry.make, ahead)
+                pairs = self._fold(entry.make, ahead)
             except Exception as error:
                 if self.standings.head != ahead:
                     self.parted = True
                     raise
                 entry.error = error
-            folded += entry.records
+            else:
+                entry.records = [record for record, _ in pairs]
+                folded += pairs
         if not folded:
             return
         self.parted = True
-        records = await self._log.append([record.event for record in folded], expected=self._head)
+        await self._log.write(folded)
+        records = [record for record, _ in folded]
         self._head = Head(records[-1].seq, records[-1].hash)
         self.parted = False
         for tell in self._followers:
             tell(records)
 
-    def _fold(self, make: Make, ahead: Head) -> list[Record]:
-        records = chain_records(tuple(make(ahead.seq + 1)), ahead)
-        for record in records:
+    def _fold(self, make: Make, ahead: Head) -> list[Pair]:
+        pairs = chained(tuple(make(ahead.seq + 1)), ahead)
+        for record, _ in pairs:
             self.standings.apply(record)
-        return records
+        return pairs
 
     async def snapshot_if_due(self) -> None:
         """Save a snapshot when enough has happened since the last."""

@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 
 from targon.ledger.errors import LedgerError, LogUnavailable
 from targon.ledger.events import Event
-from targon.ledger.port import Head, Record, Snapshot, chained
+from targon.ledger.port import Head, Pair, Record, Snapshot, chained, expected_by
 from targon.ledger.redis import server, stored
 from targon.ledger.redis.address import RedisAddress
 from targon.ledger.redis.session import GOODBYE_S, Session
@@ -93,10 +93,17 @@ class RedisLog:
         if not events:
             return []
         pairs = chained(events, expected)
+        await self.write(pairs)
+        return [record for record, _ in pairs]
+
+    async def write(self, pairs: Sequence[Pair]) -> None:
+        """As :meth:`append`, for events that :func:`~targon.ledger.port.chained` has put in their places already."""
+        if not pairs:
+            return
+        expected = expected_by(pairs)
         async with self._turn:
             writer = self._writing()
             await self._session.call(lambda client: writer.append(client, pairs, expected), "write the log")
-        return [record for record, _ in pairs]
 
     async def read(self, start: int = 0, stop: int | None = None) -> AsyncGenerator[Record, None]:
         """Records with ``start <= seq < stop``, in order, each checked against its hash and predecessor.

@@ -11,14 +11,11 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from targon.ledger.port import Head, Record
+from targon.ledger.port import Head, Pair, Record
 
 KEPT_S: Final = 30.0
 """Everysec loses a second or two; a disk that stalls its flushes, some more."""
 KEPT_BYTES: Final = 64 << 20
-
-Pair = tuple[Record, bytes]
-"""A record, and its event's canonical bytes."""
 
 
 class _Kept(NamedTuple):

@@ -20,11 +20,11 @@ from pydantic import BaseModel, ValidationError
 from redis.asyncio import Redis
 
 from targon.ledger.errors import CorruptLog, HeadMoved, InvalidHistory, LogUnavailable
-from targon.ledger.port import EMPTY, Head, Snapshot
+from targon.ledger.port import EMPTY, Head, Pair, Snapshot
 from targon.ledger.redis import schema
 from targon.ledger.redis.address import RedisAddress
 from targon.ledger.redis.schema import SCHEMA_VERSION, noted_head
-from targon.ledger.redis.tail import Pair, Tail
+from targon.ledger.redis.tail import Tail
 
 logger = structlog.get_logger(__name__)
 

@@ -15,8 +15,7 @@ from typing import Final, TypeVar
 import structlog
 
 from targon.ledger.errors import CorruptLog, HeadMoved, InvalidHistory, LogUnavailable
-from targon.ledger.events import Event
-from targon.ledger.port import EMPTY, Head, Record, Snapshot, chained
+from targon.ledger.port import EMPTY, Head, Pair, Snapshot, expected_by
 from targon.ledger.row import Row, checked
 from targon.ledger.sqlite.database import (
     Unreadable,
@@ -190,8 +189,8 @@ class LogFile:
 
     # -- writing -------------------------------------------------------------------------------------
 
-    def append(self, events: Sequence[Event], expected: Head) -> list[Record]:
-        pairs = chained(events, expected)
+    def write(self, pairs: Sequence[Pair]) -> None:
+        expected = expected_by(pairs)
         with self._writing():
             got = self._head()
             if got != expected:
@@ -202,7 +201,6 @@ class LogFile:
             )
             last = pairs[-1][0]
             self._db.execute("UPDATE log SET seq = ?, hash = ?", (last.seq, last.hash))
-        return [record for record, _ in pairs]
 
     def save_snapshot(self, snapshot: Snapshot) -> None:
         seq = snapshot.head.seq

@@ -12,7 +12,7 @@ import anyio.to_thread
 
 from targon.ledger.errors import LogUnavailable
 from targon.ledger.events import Event
-from targon.ledger.port import Head, Record, Snapshot
+from targon.ledger.port import Head, Pair, Record, Snapshot, chained
 from targon.ledger.row import Row
 from targon.ledger.sqlite.file import LogFile
 from targon.protocol.records import LogLine
@@ -57,7 +57,14 @@ class SqliteLog:
         """
         if not events:
             return []
-        return await self._visit(lambda file: file.append(events, expected))
+        pairs = chained(events, expected)
+        await self.write(pairs)
+        return [record for record, _ in pairs]
+
+    async def write(self, pairs: Sequence[Pair]) -> None:
+        """As :meth:`append`, for events that :func:`~targon.ledger.port.chained` has put in their places already."""
+        if pairs:
+            await self._visit(lambda file: file.write(pairs))
 
     async def read(self, start: int = 0, stop: int | None = None) -> AsyncGenerator[Record, None]:
         """Records with ``start <= seq < stop``, in order, each checked against its hash and predecessor.
