@@ -1,0 +1,269 @@
+"""One errand: taken at the desk, sent to its prover, and settled, whoever has gone away meanwhile."""
+
+from __future__ import annotations
+
+import math
+import traceback
+from collections.abc import Callable
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+
+import anyio
+import structlog
+
+from targon.gateway.dispatch_hedging import FirstTokenTimes, Hedging
+from targon.gateway.dispatch_metrics import DispatchMetrics
+from targon.gateway.dispatch_pursuit import Run
+from targon.gateway.errors import ServiceFailed
+from targon.gateway.ports import Desk, Finished
+from targon.protocol.keys import Signer
+from targon.transport import (
+    Answer,
+    BadResponse,
+    Deadlines,
+    LocalFault,
+    NeuronClient,
+    TimedOut,
+    TransportError,
+)
+from targon.transport.errands import AnswerRefused, DeskError, Errand, NotReady, WhyWithdrawn
+
+RETRY_S = 5.0
+"""What a user is told to wait where it is our side that is out of order."""
+SPEED_SEEN_S = 0.5
+"""What came within less shows no speed: it may have lain in one packet."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How long a dispatcher waits for whom, and how much it holds for a user who reads slowly."""
+
+    prover: Deadlines = field(default_factory=Deadlines)
+    """For one prover and one errand."""
+    hedging: Hedging = field(default_factory=Hedging)
+    failover_s: float = 60.0
+    """From an order's begin: later than this nobody else is asked."""
+    take_s: float = 15.0
+    """For the desk to draw a prover and to log the attempt."""
+    settle_s: float = 30.0
+    """For the desk to log how an errand ended; whose fault a failure is may take it 10 s to find out."""
+    reader_s: float = 30.0
+    """For a user to read on, once ``buffer_bytes`` wait for him."""
+    buffer_bytes: int = 1 << 18
+    """Of one answer: what has come and was not read yet."""
+
+    @property
+    def first_token_s(self) -> float:
+        """A prover that sends bytes and no token is given up after this."""
+        return self.prover.first_byte_s + self.prover.between_bytes_s
+
+
+class ErrandRunner:
+    """Runs errands, each in a task of its own that lasts until the desk has it settled."""
+
+    def __init__(
+        self,
+        *,
+        desk: Desk,
+        client: NeuronClient,
+        signer: Signer,
+        patience: Patience,
+        times: FirstTokenTimes,
+        metrics: DispatchMetrics,
+        monotonic_s: Callable[[], float],
+    ) -> None:
+        self._desk = desk
+        self._client = client
+        self._signer = signer
+        self._patience = patience
+        self._times = times
+        self._metrics = metrics
+        self._monotonic_s = monotonic_s
+        self._log = structlog.get_logger("targon.gateway")
+
+    async def run(self, run: Run) -> None:
+        """Take an errand, send it and settle it. Cancelled, it is withdrawn, and settled all the same."""
+        errand = await self._take(run)
+        if errand is None:
+            return
+        try:
+            outcome = run.why or await self._ask(run, errand)
+        except anyio.get_cancelled_exc_class():
+            run.pursuit.stopped = True
+            await self._settle(run, errand, run.why or run.pursuit.why(run))
+            raise
+        await self._settle(run, errand, outcome)
+
+    async def _take(self, run: Run) -> Errand | None:
+        """An attempt that is being logged is waited for, even if nobody wants it any more."""
+        pursuit = run.pursuit
+        try:
+            with anyio.fail_after(self._patience.take_s, shield=True):
+                run.errand = await self._desk.take(
+                    pursuit.order, instead_of=run.instead_of, tried=pursuit.tried
+                )
+        except DeskError as error:
+            run.fail(error)
+        except TimeoutError:
+            run.fail(
+                NotReady(f"the verifier's desk did not answer within {self._patience.take_s:g} s", RETRY_S)
+            )
+        except Exception as error:  # noqa: BLE001 - one order's trouble must not end everybody's
+            self._report("an errand could not be taken", error)
+            run.fail(NotReady("the verifier's desk is out of order", RETRY_S))
+        if run.errand is not None:
+            if run.because == "hedge":
+                self._metrics.hedges.inc()
+            elif run.because == "failover":
+                self._metrics.failovers.inc()
+        return run.errand
+
+    async def _ask(self, run: Run, errand: Errand) -> Answer | TransportError | WhyWithdrawn:
+        """What came of asking the prover."""
+        within_s = self._patience.first_token_s
+        with anyio.move_on_after(within_s) as run.scope:
+            try:
+                return await self._read(run, errand, run.scope)
+            except TransportError as error:
+                return error
+            except Exception as error:  # noqa: BLE001 - as above
+                self._report("an errand broke", error, attempt=errand.request.attempt)
+                return LocalFault(errand.axon, f"an error of our own: {type(error).__name__}")
+            finally:
+                run.scope = None
+        return run.why or TimedOut(errand.axon, "first byte", within_s)
+
+    async def _read(
+        self, run: Run, errand: Errand, scope: anyio.CancelScope
+    ) -> Answer | TransportError | WhyWithdrawn:
+        sent_s = self._monotonic_s()
+        first_s = sent_s
+        tokens = 0
+        paused: _Paused | None = None
+        stream = self._client.stream(
+            errand.axon, errand.request, self._signer, deadlines=self._patience.prover
+        )
+        async with aclosing(stream) as parts:
+            async for part in parts:
+                if isinstance(part, Answer):
+                    return self._checked(run, errand, part if paused is None else _unpaused(part, paused))
+                if not run.begun:
+                    if not part.token_ids:
+                        if part.text:
+                            return BadResponse(errand.axon, "inconsistent", "got text before the first token")
+                        continue
+                    first_s = self._monotonic_s()
+                    self._times.saw(errand.request.model, first_s - sent_s)
+                    if not run.pursuit.won(run):
+                        return run.why or "outrun"
+                    scope.deadline = math.inf
+                if (trouble := run.take(part)) is not None:
+                    return BadResponse(errand.axon, "inconsistent", trouble)
+                tokens += len(part.token_ids)
+                if run.buffer.full:
+                    paused = paused or _Paused(self._monotonic_s() - first_s, tokens)
+                    if not await run.buffer.room(self._patience.reader_s):
+                        return "user_left"
+        return BadResponse(errand.axon, "malformed", "the stream ended without its answer")
+
+    def _checked(self, run: Run, errand: Errand, answer: Answer) -> Answer | BadResponse:
+        """An answer that says what was streamed; the client has compared the token ids already."""
+        completion = answer.response.completion
+        if not run.begun:
+            return BadResponse(errand.axon, "inconsistent", "got an answer without a token")
+        if "".join(run.texts) != completion.text:
+            return BadResponse(errand.axon, "inconsistent", "streamed text that is not the text at the end")
+        streamed, signed = run.logprobs, completion.logprobs
+        if streamed is not None and signed is not None and tuple(streamed) != signed:
+            return BadResponse(
+                errand.axon, "inconsistent", "streamed log-probabilities that are not those that were signed"
+            )
+        return answer
+
+    def _report(self, what: str, error: Exception, **fields: str) -> None:
+        """Log what this code does not expect. An error's words are not logged: they may hold content."""
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        self._log.error(what, error=type(error).__name__, at=f"{last.filename}:{last.lineno}", **fields)
+
+    async def _settle(
+        self, run: Run, errand: Errand, outcome: Answer | TransportError | WhyWithdrawn
+    ) -> None:
+        """Have the desk log how it ended. The user hears of a failure at once, of an answer once the log has it."""
+        said = "unsettled"
+        try:
+            with anyio.fail_after(self._patience.settle_s, shield=True):
+                if isinstance(outcome, Answer):
+                    said = await self._answered(run, errand, outcome)
+                elif isinstance(outcome, TransportError):
+                    run.fail(outcome)
+                    await self._desk.failed(errand, outcome)
+                    said = "failed"
+                else:
+                    self._tell(run)
+                    await self._desk.withdrawn(errand, outcome)
+                    said = outcome
+        except Exception as error:  # noqa: BLE001 - as above
+            # The attempt stays open in the log, and is ended there when the verifier starts again.
+            self._report("an errand was not settled", error, attempt=errand.request.attempt)
+            if run.end is None:
+                run.fail(NotReady("the verifier could not log how it ended", RETRY_S))
+        finally:
+            self._metrics.outcomes.labels(said).inc()
+
+    async def _answered(self, run: Run, errand: Errand, answer: Answer) -> str:
+        try:
+            settled = await self._desk.answered(errand, answer)
+        except AnswerRefused as error:
+            run.fail(error)
+            return "refused"
+        prompt_tokens = errand.prompt_tokens
+        if prompt_tokens is None:
+            prompt_tokens = await self._desk.prompt_tokens(run.pursuit.order.messages)
+        completion = answer.response.completion
+        run.conclude(
+            Finished(
+                finish_reason=completion.finish_reason,
+                prompt_tokens=prompt_tokens,
+                completion_tokens=len(completion.token_ids),
+                settled=settled,
+                request=errand.request,
+                response=answer.response,
+            )
+        )
+        return "answered"
+
+    def _tell(self, run: Run) -> None:
+        """Tell a user who waits still, or again, that it is we who ended his answer."""
+        if run.begun and run.end is None and not run.pursuit.stopped:
+            run.conclude(
+                ServiceFailed(
+                    f"the answer was not read for {self._patience.reader_s:g} s, and was broken off",
+                    begun=True,
+                )
+            )
+        else:
+            run.fail(NotReady("the verifier is being stopped", RETRY_S))
+
+
+@dataclass(frozen=True, slots=True)
+class _Paused:
+    """When we first stopped reading, for a user who did."""
+
+    after_s: float
+    """After the first token."""
+    tokens: int
+    """That had come by then."""
+
+
+def _unpaused(answer: Answer, paused: _Paused) -> Answer:
+    """The answer with the speed that was seen until we stopped reading; from then on it was the user's own."""
+    timing = answer.timing
+    seen = timing.first_token_s is not None and paused.after_s >= SPEED_SEEN_S
+    return replace(
+        answer,
+        timing=replace(
+            timing,
+            last_token_s=(timing.first_token_s or 0.0) + paused.after_s if seen else None,
+            tokens=paused.tokens if seen else timing.tokens,
+        ),
+    )
