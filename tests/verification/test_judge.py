@@ -257,7 +257,7 @@ async def natively(
             False,
             False,
             "inconclusive",
-            "got no log-probabilities: there is nothing to recheck, so the work can't",
+            "got no log-probabilities: there is nothing to recheck; there are no sentence embeddings",
         ),
     ],
 )
@@ -267,7 +267,7 @@ async def test_native_work_is_rechecked_says_that_it_earns_nothing_and_leaves_no
     request = tiny_request(dialect="native")
     response = await natively(request, wrong=wrong, logprobs=logprobs)
     found = await judged(request, response, TinyEngine(), calibration)
-    assert (found.verdict.outcome, found.verdict.method) == (outcome, "recheck")
+    assert (found.verdict.outcome, found.verdict.method) == (outcome, "recheck" if logprobs else "similarity")
     assert found.verdict.reason.startswith(f"{NATIVE}; ")
     assert said in found.verdict.reason
     assert (found.observations, found.band) == (None, None)

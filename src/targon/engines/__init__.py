@@ -23,6 +23,7 @@ from targon.engines.port import (
     Step,
 )
 from targon.engines.replay_by_score import replay_by_score
+from targon.engines.sentence_embedder import SentenceEmbedder, open_sentence_embedder
 from targon.engines.server import serve_engine
 from targon.engines.text_stream import TextStream
 from targon.engines.waiting import wait_for_engine
@@ -39,11 +40,13 @@ __all__ = [
     "Replayed",
     "ScoreTask",
     "Scores",
+    "SentenceEmbedder",
     "Step",
     "TaskRefused",
     "TextStream",
     "connect_engine",
     "engine_answers",
+    "open_sentence_embedder",
     "replay_by_score",
     "serve_engine",
     "start_engine_process",

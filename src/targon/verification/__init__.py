@@ -46,6 +46,7 @@ from targon.verification.offline import (
 )
 from targon.verification.recheck import RecheckBounds, recheck
 from targon.verification.shipped import find_calibration
+from targon.verification.similarity import Embedder, judge_similarity
 from targon.verification.structure import check_form, check_structure
 from targon.verification.verdict import Verdict, failed, inconclusive, reason_about
 
@@ -59,6 +60,7 @@ __all__ = [
     "CheckedAnswer",
     "Disagreement",
     "Divergence",
+    "Embedder",
     "EvidenceState",
     "HonestRun",
     "Judgement",
@@ -85,6 +87,7 @@ __all__ = [
     "inconclusive",
     "judge",
     "judge_divergence",
+    "judge_similarity",
     "load_calibration",
     "measure",
     "read_answers",

@@ -278,9 +278,7 @@ def _refusal(
             f"got dialect {sampling.dialect}, expected native: the others can be replayed, which tells more",
         )
     if completion.logprobs is None:
-        return inconclusive(
-            METHOD, "got no log-probabilities: there is nothing to recheck, so the work can't be verified"
-        )
+        return inconclusive(METHOD, "got no log-probabilities: there is nothing to recheck")
     if not 1 <= len(ids) <= sampling.max_tokens:
         return failed(METHOD, f"got {len(ids)} tokens, expected 1 to {sampling.max_tokens}")
     outside = next((id_ for id_ in ids if not 0 <= id_ < identity.vocab_size), None)
