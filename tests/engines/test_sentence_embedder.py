@@ -58,12 +58,10 @@ async def test_neither_order_nor_company_changes_a_bit(embedder):
 
 
 async def test_a_text_of_many_windows_is_read_to_its_end(embedder):
-    long = CAT * 60  # some 720 tokens, three windows
-    same, ended_otherwise = await embedder.embed([long + CAT * 60, long + TAXES * 60])
-    (alone,) = await embedder.embed([CAT])
-    assert same @ alone > 0.7
-    assert same @ ended_otherwise < 0.95
-    assert ended_otherwise @ (await embedder.embed([TAXES]))[0] > 0.3
+    long = f"{CAT} " * 60  # some 720 tokens, three windows
+    same, otherwise, taxes = await embedder.embed([long + f"{CAT} " * 60, long + f"{TAXES} " * 60, TAXES])
+    assert same @ otherwise < 0.95
+    assert otherwise @ taxes > same @ taxes + 0.2
 
 
 @pytest.mark.parametrize(
@@ -120,7 +118,7 @@ async def test_another_model_under_the_name_is_refused(tmp_path: Path):
     (tmp_path / "model" / "tokenizer.json").write_text("{}")
     with pytest.raises(EngineUnavailable, match="expected be50c3628f2b…, as all-MiniLM-L6-v2 was published"):
         MiniLM(tmp_path / "model")
-    with pytest.raises(EngineUnavailable, match="cannot read .* install it again"):
+    with pytest.raises(EngineUnavailable, match=r"cannot read .* install it again"):
         MiniLM(tmp_path)
 
 

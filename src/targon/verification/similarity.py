@@ -38,7 +38,10 @@ from targon.verification.verdict import Verdict, failed, inconclusive
 
 METHOD: Final = "similarity"
 
-NOT_INSTALLED: Final = "there are no sentence embeddings to compare the answer by; install them with `pip install 'targon[engine]'`"
+NOT_INSTALLED: Final = (
+    "there are no sentence embeddings to compare the answer by; "
+    "install them with `pip install 'targon[engine]'`"
+)
 
 _LEAST_LENGTH: Final = 1e-6
 """A shorter vector has no direction."""

@@ -16,7 +16,7 @@ from targon.protocol.messages import Dialect, GenerateRequest
 from targon.protocol.primitives import AttemptNumber, Block, Digest, Hotkey, u64_hex
 from targon.protocol.schedule import MAX_BLOCK_AGE
 from targon.transport import NeuronClient
-from targon.verification import Calibration, Judgement, judge, reason_about
+from targon.verification import Calibration, Embedder, Judgement, judge, reason_about
 from targon.verifier.challenges import Challenge
 from targon.verifier.delivery import Undelivered, deliver
 from targon.verifier.dialects import Offers
@@ -52,6 +52,7 @@ class Asker:
         random_bytes: Callable[[int], bytes],
         calibration: Calibration | None,
         offers: Offers,
+        embedder: Embedder | None = None,
     ) -> None:
         self._chain = chain
         self._engine = engine
@@ -60,6 +61,7 @@ class Asker:
         self._random_bytes = random_bytes
         self._calibration = calibration
         self._offers = offers
+        self._embedder = embedder
 
     def request(
         self,
@@ -112,6 +114,7 @@ class Asker:
             calibration=self._calibration,
             similarity_threshold=similarity_threshold,
             deadline_s=JUDGE_TIMEOUT_S,
+            embedder=self._embedder,
         )
         found = judgement.verdict
         verdict = Verdict(

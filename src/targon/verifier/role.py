@@ -38,7 +38,7 @@ from targon.protocol.profile import Profile
 from targon.protocol.schedule import interval_of
 from targon.protocol.tiers import TIERS, Tier
 from targon.transport import Clock, NeuronClient
-from targon.verification import Calibration
+from targon.verification import Calibration, Embedder
 from targon.verifier.anchoring import Anchors
 from targon.verifier.asking import Asker, Moment, attempt_event
 from targon.verifier.axon import Serving, VerifierAxon
@@ -85,6 +85,7 @@ class Verifier:
         master_secret: bytes,
         random_bytes: Callable[[int], bytes],
         calibration: Calibration | None,
+        embedder: Embedder | None = None,
         serving: Serving | None = None,
         metrics_port: int | None = None,
         registry: CollectorRegistry | None = None,
@@ -94,6 +95,7 @@ class Verifier:
 
         Args:
             calibration: for the engine's model on this engine; without one every verdict is inconclusive.
+            embedder: for work that can't be replayed; without one it is inconclusive.
             serving: where its axon serves; None: nothing is served, nor announced.
             metrics_port: on 127.0.0.1; None: no metrics are served.
             registry: where metrics go; a verifier's own by default, so that several can share a process.
@@ -115,6 +117,7 @@ class Verifier:
             random_bytes=random_bytes,
             calibration=calibration,
             offers=self._offers,
+            embedder=embedder,
         )
         self._calibration = calibration
         self._book = Book(journal, calibration)

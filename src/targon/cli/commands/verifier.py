@@ -21,7 +21,7 @@ from targon.cli.logs import opened_log
 from targon.cli.operations import named_registry
 from targon.cli.updating import run_with_updates
 from targon.cli.verifier_options import VerifierOptions
-from targon.engines import ModelIdentity
+from targon.engines import ModelIdentity, open_sentence_embedder
 from targon.oracle import OracleError, Passage, StandardLibraryText
 from targon.protocol.draws import SECRET_BYTES
 from targon.protocol.primitives import Block, Hotkey
@@ -103,6 +103,7 @@ async def _verify(options: VerifierOptions, flags: Sequence[str], signer: Keypai
             journal=await Journal.open(log),
             engine=engine,
             calibration=await anyio.to_thread.run_sync(_find_calibration, options, engine.identity),
+            embedder=await stack.enter_async_context(open_sentence_embedder()),
             client=await stack.enter_async_context(
                 NeuronClient(deadlines=deadlines_of(options), tls=options.neuron.tls)
             ),
