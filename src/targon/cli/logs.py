@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 LOG_FILE = "log.sqlite"
 """A verifier's log in its folder."""
 
+SEGMENTS = "segments"
+"""The folder in it that holds what is published of the log."""
+
 
 @asynccontextmanager
 async def opened_log(options: VerifierOptions, *, read_only: bool) -> AsyncGenerator[Log, None]:

@@ -135,6 +135,7 @@ def _model(name: str) -> type[Any]:
 
 def expected_errors() -> tuple[type[Exception], ...]:
     """Errors whose text is meant for the person at the keyboard. Anything else is a bug and shows its traceback."""
+    from targon.audit import AuditError
     from targon.chain import ChainError
     from targon.cli.errors import CommandError
     from targon.engines import EngineError
@@ -149,6 +150,7 @@ def expected_errors() -> tuple[type[Exception], ...]:
     from targon.verifier import LogOfAnother
 
     return (
+        AuditError,
         CalibrationError,
         ChainError,
         CommandError,

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import anyio
 from pydantic_settings import CliPositionalArg, CliSubCommand, CliUnknownArgs, get_subcommand
 
+from targon.cli.commands.export import ExportLog
 from targon.cli.commands.log import verifier_options
 from targon.cli.errors import WrongOptions
 from targon.cli.logs import LOG_FILE, find_log, opened_file, opened_redis, redis_address
@@ -74,13 +75,14 @@ class MigrateLog(Options):
 
 
 class LogCommand(Options):
-    """Copy a verifier's log to another place."""
+    """Copy a verifier's log to another place, or write what is released of it as signed segments."""
 
     migrate: CliSubCommand[MigrateLog]
+    export: CliSubCommand[ExportLog]
 
     def run(self) -> int:
         command = get_subcommand(self)
-        assert isinstance(command, MigrateLog)
+        assert isinstance(command, MigrateLog | ExportLog)
         return command.run()
 
 

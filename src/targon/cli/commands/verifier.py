@@ -12,12 +12,13 @@ import anyio
 import structlog
 from bittensor.keyfiles import Keypair
 
+from targon.audit import Exporter
 from targon.chain import open_chain
 from targon.cli.engine import check_reference, opened_engine
 from targon.cli.errors import CommandError
 from targon.cli.keys import open_hotkey
 from targon.cli.logging import configure_logging
-from targon.cli.logs import opened_log
+from targon.cli.logs import SEGMENTS, opened_log
 from targon.cli.operations import named_registry
 from targon.cli.updating import run_with_updates
 from targon.cli.verifier_options import VerifierOptions
@@ -98,9 +99,12 @@ async def _verify(options: VerifierOptions, flags: Sequence[str], signer: Keypai
             opened_engine(options.engine, options.neuron.given_tgi_endpoint)
         )
         check_reference(engine)
+        journal = await Journal.open(log)
+        published = await stack.enter_async_context(opened_log(options, read_only=True))
+        exporter = Exporter(folder / SEGMENTS, published, signer)
         verifier = Verifier(
             chain=chain,
-            journal=await Journal.open(log),
+            journal=journal,
             engine=engine,
             calibration=await anyio.to_thread.run_sync(_find_calibration, options, engine.identity),
             embedder=await stack.enter_async_context(open_sentence_embedder()),
@@ -119,11 +123,19 @@ async def _verify(options: VerifierOptions, flags: Sequence[str], signer: Keypai
             metrics_port=options.metrics.port or None,
             registry=named_registry("verifier", "verifier"),
         )
+
+        async def run() -> None:
+            """Verify; beside it, what is released of the log is published."""
+            async with anyio.create_task_group() as beside:
+                beside.start_soon(exporter.run, lambda: journal.standings)
+                await verifier.run()
+                beside.cancel_scope.cancel()
+
         return await run_with_updates(
             options.autoupdate,
             "verifier",
             flags,
-            run=verifier.run,
+            run=run,
             stop=verifier.stop,
             healthy=verifier.is_healthy,
         )
