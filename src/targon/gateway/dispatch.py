@@ -90,6 +90,7 @@ class Dispatcher:
                 await anyio.sleep_forever()
             finally:
                 self._tasks = None
+                self._hang_up()
 
     async def drain(self, within_s: float) -> None:
         """Take no more orders, let those under way end well, and after a time hang up on the rest."""
@@ -97,11 +98,14 @@ class Dispatcher:
         with anyio.move_on_after(within_s):
             while self._pursuits:
                 await anyio.sleep(DRAIN_POLL_S)
-        for pursuit in {run.pursuit for run in self._errands}:
-            pursuit.stop()
+        self._hang_up()
         with anyio.move_on_after(self._patience.settle_s):
             while self._errands:
                 await anyio.sleep(DRAIN_POLL_S)
+
+    def _hang_up(self) -> None:
+        for pursuit in {run.pursuit for run in self._errands}:
+            pursuit.stop()
 
     async def fulfil(self, order: Order) -> AsyncGenerator[Began | Delta | Finished, None]:
         """One ``Began``, any number of ``Delta``, one ``Finished``. Close the generator to hang up.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import traceback
 from collections.abc import Callable
@@ -27,6 +28,9 @@ from targon.transport import (
     TransportError,
 )
 from targon.transport.errands import AnswerRefused, DeskError, Errand, NotReady, WhyWithdrawn
+
+Outcome = Answer | TransportError | WhyWithdrawn
+"""How an errand ended, before the desk has heard of it."""
 
 RETRY_S = 5.0
 """What a user is told to wait where it is our side that is out of order."""
@@ -82,60 +86,58 @@ class ErrandRunner:
         self._log = structlog.get_logger("targon.gateway")
 
     async def run(self, run: Run) -> None:
-        """Take an errand, send it and settle it. Cancelled, it is withdrawn, and settled all the same."""
-        errand = await self._take(run)
-        if errand is None:
+        """Take an errand, send it and settle it. It can't be cancelled: hang up (:meth:`Run.hang_up`) to end it."""
+        if run.why is not None:
+            self._tell(run)
             return
-        try:
-            outcome = run.why or await self._ask(run, errand)
-        except anyio.get_cancelled_exc_class():
-            run.pursuit.stopped = True
-            await self._settle(run, errand, run.why or run.pursuit.why(run))
-            raise
-        await self._settle(run, errand, outcome)
+        now_s = asyncio.get_running_loop().time
+        outcome: Outcome | None = None
+        # One scope for both waits: they cost more than all else that is done here.
+        with anyio.CancelScope(shield=True, deadline=now_s() + self._patience.take_s) as scope:
+            run.errand = await self._take(run)
+            if run.errand is None:
+                return
+            if run.why is None and not scope.cancel_called:
+                run.scope, scope.deadline = scope, now_s() + self._patience.first_token_s
+                outcome = await self._ask(run, run.errand, scope)
+        asked, run.scope = run.scope is not None, None
+        if run.errand is None:
+            waited_s = self._patience.take_s
+            run.fail(NotReady(f"the verifier's desk did not answer within {waited_s:g} s", RETRY_S))
+            return
+        if outcome is None and run.why is None and asked:
+            outcome = TimedOut(run.errand.axon, "first byte", self._patience.first_token_s)
+        await self._settle(run, run.errand, outcome or run.why or "user_left")
 
     async def _take(self, run: Run) -> Errand | None:
         """An attempt that is being logged is waited for, even if nobody wants it any more."""
         pursuit = run.pursuit
         try:
-            with anyio.fail_after(self._patience.take_s, shield=True):
-                run.errand = await self._desk.take(
-                    pursuit.order, instead_of=run.instead_of, tried=pursuit.tried
-                )
+            errand = await self._desk.take(pursuit.order, instead_of=run.instead_of, tried=pursuit.tried)
         except DeskError as error:
             run.fail(error)
-        except TimeoutError:
-            run.fail(
-                NotReady(f"the verifier's desk did not answer within {self._patience.take_s:g} s", RETRY_S)
-            )
+            return None
         except Exception as error:  # noqa: BLE001 - one order's trouble must not end everybody's
             self._report("an errand could not be taken", error)
             run.fail(NotReady("the verifier's desk is out of order", RETRY_S))
-        if run.errand is not None:
-            if run.because == "hedge":
-                self._metrics.hedges.inc()
-            elif run.because == "failover":
-                self._metrics.failovers.inc()
-        return run.errand
+            return None
+        if run.because == "hedge":
+            self._metrics.hedges.inc()
+        elif run.because == "failover":
+            self._metrics.failovers.inc()
+        return errand
 
-    async def _ask(self, run: Run, errand: Errand) -> Answer | TransportError | WhyWithdrawn:
+    async def _ask(self, run: Run, errand: Errand, scope: anyio.CancelScope) -> Outcome:
         """What came of asking the prover."""
-        within_s = self._patience.first_token_s
-        with anyio.move_on_after(within_s) as run.scope:
-            try:
-                return await self._read(run, errand, run.scope)
-            except TransportError as error:
-                return error
-            except Exception as error:  # noqa: BLE001 - as above
-                self._report("an errand broke", error, attempt=errand.request.attempt)
-                return LocalFault(errand.axon, f"an error of our own: {type(error).__name__}")
-            finally:
-                run.scope = None
-        return run.why or TimedOut(errand.axon, "first byte", within_s)
+        try:
+            return await self._read(run, errand, scope)
+        except TransportError as error:
+            return error
+        except Exception as error:  # noqa: BLE001 - as above
+            self._report("an errand broke", error, attempt=errand.request.attempt)
+            return LocalFault(errand.axon, f"an error of our own: {type(error).__name__}")
 
-    async def _read(
-        self, run: Run, errand: Errand, scope: anyio.CancelScope
-    ) -> Answer | TransportError | WhyWithdrawn:
+    async def _read(self, run: Run, errand: Errand, scope: anyio.CancelScope) -> Outcome:
         sent_s = self._monotonic_s()
         first_s = sent_s
         tokens = 0
@@ -185,9 +187,7 @@ class ErrandRunner:
         last = traceback.extract_tb(error.__traceback__)[-1]
         self._log.error(what, error=type(error).__name__, at=f"{last.filename}:{last.lineno}", **fields)
 
-    async def _settle(
-        self, run: Run, errand: Errand, outcome: Answer | TransportError | WhyWithdrawn
-    ) -> None:
+    async def _settle(self, run: Run, errand: Errand, outcome: Outcome) -> None:
         """Have the desk log how it ended. The user hears of a failure at once, of an answer once the log has it."""
         said = "unsettled"
         try:

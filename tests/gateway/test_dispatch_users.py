@@ -1,0 +1,199 @@
+"""Users who leave, who read slowly or not at all, and a dispatcher that is stopped under them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import anyio
+import pytest
+
+from targon.gateway.errors import ServiceFailed
+from targon.gateway.ports import Began, Delta, Finished
+from targon.transport.errands import NotReady
+from tests.gateway.dispatch_world import (
+    QUICK,
+    SILENT,
+    UNHEDGED,
+    Parts,
+    World,
+    a_world,
+    all_of,
+    an_order,
+    answers,
+)
+from tests.prover.world import CountingEngine
+
+pytestmark = pytest.mark.anyio
+
+PATIENT = replace(QUICK, hedging=UNHEDGED)
+MANY = range(1, 401)
+
+
+def a_slow_engine() -> CountingEngine:
+    engine = CountingEngine()
+    engine.pause_s = 0.05
+    return engine
+
+
+async def read_out(parts: Parts, into: list[object]) -> None:
+    async for part in parts:
+        into.append(part)  # noqa: PERF401 - what came before an error is wanted too
+
+
+async def until_nothing_runs(world: World) -> None:
+    with anyio.fail_after(5):
+        while world.metric("targon_dispatch_errands_running"):
+            await anyio.sleep(0.005)
+
+
+async def test_a_user_who_closes_the_answer_hangs_up_at_the_prover() -> None:
+    engine = a_slow_engine()
+    async with a_world(engine) as world:
+        parts = world.dispatcher.fulfil(an_order(max_tokens=200))
+        assert isinstance(await anext(parts), Began)
+        await parts.aclose()
+        assert await world.desk.until_told(1) == [("user_left", 0)]
+        with anyio.fail_after(2):
+            while not engine.closed:
+                await anyio.sleep(0.01)
+
+
+async def test_a_user_who_is_cancelled_before_the_first_token_is_withdrawn_from_everybody() -> None:
+    async with a_world(SILENT, SILENT) as world:
+        with anyio.move_on_after(0.3):
+            await anext(world.dispatcher.fulfil(an_order()))
+        assert await world.desk.until_told(2) == [("user_left", 0), ("user_left", 1)]
+
+
+async def test_an_attempt_that_was_being_logged_when_the_user_left_is_withdrawn() -> None:
+    async with a_world(CountingEngine()) as world:
+        world.desk.pause_s = 0.2
+        with anyio.move_on_after(0.05):
+            await anext(world.dispatcher.fulfil(an_order()))
+        assert await world.desk.until_told(1) == [("user_left", 0)]
+
+
+async def test_a_withdrawal_is_logged_though_the_desk_is_slow_and_the_user_gone() -> None:
+    async with a_world(a_slow_engine()) as world:
+        world.desk.settling_s = 0.3
+        parts = world.dispatcher.fulfil(an_order(max_tokens=200))
+        await anext(parts)
+        with anyio.fail_after(0.1):
+            await parts.aclose()
+        assert await world.desk.until_told(1) == [("user_left", 0)]
+
+
+async def test_an_answer_that_was_whole_when_the_user_left_stands_in_the_log() -> None:
+    async with a_world(CountingEngine()) as world:
+        world.desk.settling_s = 0.3
+        parts = world.dispatcher.fulfil(an_order(max_tokens=1))
+        assert isinstance(await anext(parts), Began)
+        await anyio.sleep(0.15)
+        await parts.aclose()
+        assert await world.desk.until_told(1) == [("answered", 0)]
+
+
+async def test_a_user_who_reads_slowly_gets_all_of_it() -> None:
+    patience = replace(PATIENT, buffer_bytes=2048, reader_s=2.0)
+    async with a_world(answers(*MANY), patience=patience) as world:
+        tokens = 0
+        async for part in world.dispatcher.fulfil(an_order(max_tokens=400)):
+            if isinstance(part, Delta):
+                tokens += len(part.token_ids)
+                await anyio.sleep(0.001)
+        assert tokens == 400
+        assert world.desk.told == [("answered", 0)]
+
+
+async def test_a_slow_reader_does_not_make_his_prover_look_slow() -> None:
+    prompt = replace(PATIENT, reader_s=5.0)
+    async with a_world(answers(*MANY, pause_s=0.001), patience=prompt) as world:
+        async for _ in world.dispatcher.fulfil(an_order(max_tokens=400)):
+            await anyio.sleep(0.004)
+        assert (world.desk.answers[0].timing.tokens_per_s or 0.0) > 300.0
+
+
+async def test_where_reading_stopped_for_a_user_too_soon_no_speed_was_seen() -> None:
+    patience = replace(PATIENT, buffer_bytes=2048, reader_s=2.0)
+    async with a_world(answers(*MANY), patience=patience) as world:
+        async for part in world.dispatcher.fulfil(an_order(max_tokens=400)):
+            if isinstance(part, Began):
+                await anyio.sleep(0.2)
+        assert world.desk.answers[0].timing.tokens_per_s is None
+
+
+async def test_a_user_who_stops_reading_is_given_up_and_the_prover_is_not_charged() -> None:
+    patience = replace(PATIENT, buffer_bytes=2048)
+    async with a_world(answers(*MANY), patience=patience) as world:
+        parts = world.dispatcher.fulfil(an_order(max_tokens=400))
+        await anext(parts)
+        assert await world.desk.until_told(1) == [("user_left", 0)]
+        held: list[object] = []
+        with pytest.raises(ServiceFailed, match=r"not read for 0.3 s") as caught:
+            await read_out(parts, held)
+        assert caught.value.begun
+        assert len(held) < 10
+
+
+async def test_a_dispatcher_that_drains_takes_no_orders_and_lets_the_others_end_well() -> None:
+    async with a_world(answers(5, 6, 7, pause_s=0.1)) as world, anyio.create_task_group() as tasks:
+        parts = world.dispatcher.fulfil(an_order())
+        await anext(parts)
+        tasks.start_soon(world.dispatcher.drain, 5.0)
+        await anyio.lowlevel.checkpoint()
+        with pytest.raises(NotReady, match="started or stopped"):
+            await all_of(world.dispatcher.fulfil(an_order()))
+        rest = [part async for part in parts]
+        assert isinstance(rest[-1], Finished)
+
+
+async def test_a_dispatcher_that_has_drained_long_enough_withdraws_what_still_runs() -> None:
+    async with a_world(SILENT, answers(*MANY, pause_s=0.05)) as world:
+        begun = world.dispatcher.fulfil(an_order(max_tokens=400))
+        await anext(begun)
+        await world.dispatcher.drain(0.1)
+        assert sorted(world.desk.told) == [("outrun", 0), ("user_left", 1)]
+        with pytest.raises(ServiceFailed, match="being stopped"):
+            await read_out(begun, [])
+
+
+async def test_an_order_that_waits_when_the_drain_ends_is_told_so() -> None:
+    async with a_world(SILENT, patience=PATIENT) as world, anyio.create_task_group() as tasks:
+
+        async def stop() -> None:
+            await anyio.sleep(0.1)
+            await world.dispatcher.drain(0.1)
+
+        tasks.start_soon(stop)
+        with pytest.raises(NotReady, match="being stopped"):
+            await all_of(world.dispatcher.fulfil(an_order()))
+        assert await world.desk.until_told(1) == [("user_left", 0)]
+
+
+async def test_what_runs_when_the_dispatcher_is_cancelled_is_withdrawn_and_logged() -> None:
+    async with a_world(a_slow_engine()) as world:
+        parts = world.dispatcher.fulfil(an_order(max_tokens=200))
+        await anext(parts)
+    assert world.desk.told == [("user_left", 0)]
+    with pytest.raises(ServiceFailed, match="being stopped"):
+        await read_out(parts, [])
+
+
+async def test_more_orders_than_may_run_are_told_to_come_back() -> None:
+    async with a_world(a_slow_engine(), max_running=1) as world:
+        first = world.dispatcher.fulfil(an_order())
+        await anext(first)
+        with pytest.raises(NotReady, match="expected fewer"):
+            await all_of(world.dispatcher.fulfil(an_order()))
+        await first.aclose()
+        await until_nothing_runs(world)
+        await all_of(world.dispatcher.fulfil(an_order()))
+
+
+async def test_nothing_is_kept_of_orders_that_ended() -> None:
+    async with a_world(CountingEngine()) as world:
+        for _ in range(3):
+            await all_of(world.dispatcher.fulfil(an_order()))
+        await until_nothing_runs(world)
+        assert world.metric("targon_dispatch_orders_running") == 0
+        assert world.metric("targon_dispatch_first_token_seconds_count") == 3
