@@ -186,16 +186,30 @@ def signed_answer(
     return GenerateResponse(completion=completion, receipt=receipt)
 
 
-def answers(*tokens: int, after_s: float = 0.0, pause_s: float = 0.0, text: str | None = None) -> Script:
-    """Answers well, in its own time; with ``text``: signs another text than it streams."""
+def answers(
+    *tokens: int,
+    after_s: float = 0.0,
+    pause_s: float = 0.0,
+    text: str | None = None,
+    texts: Sequence[str] | None = None,
+) -> Script:
+    """Answers well, in its own time.
+
+    Args:
+        text: what it signs, where that is not what it streams.
+        texts: what it streams, token by token.
+    """
 
     async def script(stream: ByteStream, request: GenerateRequest, key: Keypair) -> None:
         await anyio.sleep(after_s)
         await stream.send(STREAM_HEAD)
-        for token in tokens:
-            await stream.send(token_event(token))
-            await anyio.sleep(pause_s)
-        await stream.send(done_event(signed_answer(request, key, *tokens, text=text)))
+        said = texts or ["x"] * len(tokens)
+        for token, piece in zip(tokens, said, strict=True):
+            await stream.send(token_event(token, text=piece))
+            if pause_s:
+                await anyio.sleep(pause_s)
+        signed = "".join(said) if text is None else text
+        await stream.send(done_event(signed_answer(request, key, *tokens, text=signed)))
 
     return script
 
