@@ -1,7 +1,10 @@
 """What can go wrong in a gateway.
 
 ``GatewayError``
-└── ``ServiceFailed``  an answer broke off, or was refused
+├── ``ServiceFailed``  an answer broke off, or was refused
+├── ``KeyFileBroken``  the file of keys can't be read or written
+├── ``NoSuchKey``      no key, or more than one, is meant
+└── ``NotAllowed``     the gateway was told to do what would expose its users
 """
 
 from __future__ import annotations
@@ -21,3 +24,15 @@ class ServiceFailed(GatewayError):
     def __init__(self, message: str, *, begun: bool) -> None:
         self.begun = begun
         super().__init__(message)
+
+
+class KeyFileBroken(GatewayError):
+    """The file of keys can't be read or written."""
+
+
+class NoSuchKey(GatewayError):
+    """No key, or more than one, is meant."""
+
+
+class NotAllowed(GatewayError):
+    """The gateway was told to do what would expose its users."""

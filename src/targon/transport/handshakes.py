@@ -13,7 +13,7 @@ from typing import ClassVar
 from targon.transport.connections import BoundedConnection
 from targon.transport.limits import Limits
 from targon.transport.refusals import Code, Refusal
-from targon.transport.tls import ServerTls
+from targon.transport.tls import TlsEnd
 
 CLOSING_S = 5
 """How long a client may take to say its goodbye."""
@@ -29,7 +29,7 @@ class TlsConnection(BoundedConnection):
     ``connection_made`` comes twice: for the connection as it was accepted, and for TLS over it.
     """
 
-    tls: ClassVar[ServerTls]
+    tls: ClassVar[TlsEnd]
 
     _handshake: asyncio.Future[None] | None = None
     _secured = False
@@ -99,6 +99,6 @@ class _TlsWire(SSLProtocol):
     max_size = 1 << 15
 
 
-def bounded_tls(limits: Limits, tls: ServerTls) -> type[TlsConnection]:
+def bounded_tls(limits: Limits, tls: TlsEnd) -> type[TlsConnection]:
     """The connection class of a server with these limits and this TLS."""
     return type("TlsConnection", (TlsConnection,), {"limits": limits, "tls": tls})

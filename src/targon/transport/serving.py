@@ -17,7 +17,7 @@ from targon.transport.connections import bounded
 from targon.transport.errors import PortInUse
 from targon.transport.handshakes import bounded_tls
 from targon.transport.limits import Limits
-from targon.transport.tls import ServerTls
+from targon.transport.tls import TlsEnd
 
 BACKLOG = 128
 CANCEL_S = 1.0
@@ -60,7 +60,7 @@ async def serve(
     sock: socket.socket,
     *,
     limits: Limits,
-    tls: ServerTls | None = None,
+    tls: TlsEnd | None = None,
     grace_s: int = 5,
     task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
 ) -> None:

@@ -11,7 +11,7 @@ import ipaddress
 import os
 import ssl
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Protocol
 
 from targon.protocol.errors import MalformedMessage
 from targon.protocol.keys import Signer
@@ -34,6 +34,14 @@ def speaks_tls(tls: Tls, host: str) -> bool:
         ValueError: if it must be judged by the address, and that is none.
     """
     return tls == "on" or (tls == "auto" and not _is_loopback(host))
+
+
+class TlsEnd(Protocol):
+    """What a server needs to speak TLS."""
+
+    def context(self) -> ssl.SSLContext:
+        """For the next connection."""
+        ...
 
 
 class ServerTls:
