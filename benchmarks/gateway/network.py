@@ -1,0 +1,123 @@
+"""TARGON as a user meets it: a verifier with its gateway, a prover and its engine, each a process, on an embedded chain.
+
+Signing, receipts, audits, keys and the log are on, and nothing is told apart for the measurement but the prover's
+limits (:mod:`benchmarks.gateway.prover`) and the reference, which says yes at once (:mod:`benchmarks.gateway.reference`).
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.gateway.answer import NAME, make_folder
+from benchmarks.gateway.others import Place
+from benchmarks.gateway.processes import free_port, module, running, wait_for_http
+from targon.verification.shipped import SHIPPED
+
+BLOCK_SECONDS = 1.0
+PATIENCE_S = 600.0
+"""Seconds that a prover has for a whole answer, so that streams can be left alone."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network that is running."""
+
+    folder: Path
+    engine_port: int
+    prover_port: int
+    gateway: Place
+    processes: dict[str, subprocess.Popen[bytes]]
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "verifier" / "log.sqlite"
+
+
+def engine(folder: Path, port: int) -> list[str]:
+    """The command of the instant engine."""
+    return module("benchmarks.gateway.engine", "--folder", str(folder / NAME), "--port", str(port))
+
+
+class Cast:
+    """Makes the chain and the wallets, and knows the commands."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.chain = folder / "chain.sqlite"
+        self._targon(
+            *("chain", "create", str(self.chain), "--block_seconds", str(BLOCK_SECONDS), "--tempo", "20")
+        )
+        for name, stake in (("verifier", "10000"), ("prover", "0")):
+            self._targon("wallet", "create", *self._wallet(name))
+            self._targon("chain", "register", str(self.chain), *self._wallet(name), "--stake", stake)
+
+    def _wallet(self, name: str) -> Sequence[str]:
+        return "--wallet.name", name, "--wallet.path", str(self.folder / "wallets")
+
+    def _targon(self, *arguments: str) -> str:
+        done = subprocess.run(
+            module("targon.cli", *arguments), check=True, stdout=subprocess.PIPE, text=True, timeout=60
+        )
+        return done.stdout
+
+    def prover(self, port: int, engine_port: int) -> list[str]:
+        return module(
+            "benchmarks.gateway.prover",
+            *("--subtensor.chain_endpoint", f"sqlite://{self.chain}", *self._wallet("prover")),
+            *("--engine.url", f"http://127.0.0.1:{engine_port}"),
+            *("--engine.model", str(self.folder / NAME), "--axon.port", str(port)),
+        )
+
+    def reference(self) -> list[str]:
+        return module(
+            "benchmarks.gateway.reference",
+            *("--folder", str(self.folder / NAME), "--socket", str(self._socket)),
+        )
+
+    @property
+    def _socket(self) -> Path:
+        return self.folder / "reference" / "engine.sock"
+
+    def calibration(self) -> Path:
+        """A calibration for the instant reference: that of the default model, under its name."""
+        model = make_folder(self.folder / NAME)
+        shipped = json.loads(sorted(SHIPPED.glob("*.json"))[0].read_text("utf-8"))
+        path = self.folder / "calibration.json"
+        changed = {**shipped, "model_digest": model.digest, "engine": "instant", "dtype": "float32"}
+        path.write_text(json.dumps(changed), "utf-8")
+        return path
+
+    def verifier(self, port: int) -> list[str]:
+        return module(
+            "targon.cli",
+            *("verifier", "--subtensor.chain_endpoint", f"sqlite://{self.chain}", *self._wallet("verifier")),
+            *("--engine.socket", str(self._socket), "--data.path", str(self.folder / "verifier")),
+            *("--profile", "demo", "--calibration.path", str(self.calibration())),
+            *("--axon.port", str(port), "--neuron.timeout", str(PATIENCE_S)),
+        )
+
+
+@contextmanager
+def network(folder: Path, engine_port: int) -> Iterator[Network]:
+    """Start it, and wait until its gateway answers. The engine is there already."""
+    cast = Cast(folder)
+    prover_port, verifier_port = free_port(), free_port()
+    with ExitStack() as stack:
+
+        def start(name: str, command: list[str]) -> subprocess.Popen[bytes]:
+            return stack.enter_context(running(name, command, folder))
+
+        processes = {
+            "reference": start("reference", cast.reference()),
+            "prover": start("prover", cast.prover(prover_port, engine_port)),
+            "verifier": start("verifier", cast.verifier(verifier_port)),
+        }
+        wait_for_http(verifier_port, "/v1/models", processes["verifier"], folder / "verifier.out")
+        yield Network(folder, engine_port, prover_port, Place("TARGON", verifier_port), processes)
+        time.sleep(0)
