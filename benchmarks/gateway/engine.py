@@ -1,4 +1,6 @@
-"""An engine that answers at once, over HTTP as vLLM does: ``python -m benchmarks.gateway.engine --folder DIR --port P``.
+"""An engine that answers at once, over HTTP as vLLM does.
+
+python -m benchmarks.gateway.engine --folder DIR --port PORT
 
 It reads as little of a request as it can and answers with bytes that were made beforehand, so that what is measured
 in front of it is not it. Every answer is the same sixteen tokens (fewer where fewer were asked for; where more were,
@@ -242,16 +244,16 @@ async def serve(folder: Path, port: int) -> None:
     """Serve until the process is stopped."""
     answers, pace = Answers(make_folder(folder)), Pace()
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(
-        lambda: Connection(answers, pace), "127.0.0.1", port, backlog=16_384
-    )
+    server = await loop.create_server(lambda: Connection(answers, pace), "127.0.0.1", port, backlog=16_384)
     async with server:
         await server.serve_forever()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--folder", type=Path, required=True, help="the model's folder; made if it isn't there")
+    parser.add_argument(
+        "--folder", type=Path, required=True, help="the model's folder; made if it isn't there"
+    )
     parser.add_argument("--port", type=int, required=True)
     arguments = parser.parse_args()
     uvloop.run(serve(arguments.folder, arguments.port))

@@ -1,7 +1,7 @@
-"""TARGON as a user meets it: a verifier with its gateway, a prover and its engine, each a process, on an embedded chain.
+"""TARGON as a user meets it: a verifier with its gateway, a prover and its engine, each a process.
 
-Signing, receipts, audits, keys and the log are on, and nothing is told apart for the measurement but the prover's
-limits (:mod:`benchmarks.gateway.prover`) and the reference, which says yes at once (:mod:`benchmarks.gateway.reference`).
+Signing, receipts, audits, keys and the log are on. Nothing is made otherwise for the measurement but the prover's limits
+(:mod:`benchmarks.gateway.prover`) and the reference, which says yes at once (:mod:`benchmarks.gateway.reference`).
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Cast:
     def calibration(self) -> Path:
         """A calibration for the instant reference: that of the default model, under its name."""
         model = make_folder(self.folder / NAME)
-        shipped = json.loads(sorted(SHIPPED.glob("*.json"))[0].read_text("utf-8"))
+        shipped = json.loads(min(SHIPPED.glob("*.json")).read_text("utf-8"))
         path = self.folder / "calibration.json"
         changed = {**shipped, "model_digest": model.digest, "engine": "instant", "dtype": "float32"}
         path.write_text(json.dumps(changed), "utf-8")

@@ -44,8 +44,9 @@ def lifted(options: ProverOptions) -> ProverSettings:
 
 
 @asynccontextmanager
-async def opened(options: EngineOptions, _tgi_endpoint: str = "") -> AsyncGenerator[Engine, None]:
+async def opened(options: EngineOptions, tgi_endpoint: str = "") -> AsyncGenerator[Engine, None]:
     """The engine over HTTP, with the limits lifted."""
+    assert not tgi_endpoint
     async with open_remote_engine(
         options.url, model=options.model, max_requests=STREAMS, max_queue=STREAMS, timeout_s=STEP_S
     ) as engine:
@@ -54,5 +55,5 @@ async def opened(options: EngineOptions, _tgi_endpoint: str = "") -> AsyncGenera
 
 if __name__ == "__main__":
     prover.settings_of = lifted
-    prover.opened_engine = opened
+    vars(prover)["opened_engine"] = opened
     sys.exit(main(["prover", *sys.argv[1:]]))

@@ -114,7 +114,9 @@ async def _serve(folder: Path, socket: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--folder", type=Path, required=True, help="the model's folder; made if it isn't there")
+    parser.add_argument(
+        "--folder", type=Path, required=True, help="the model's folder; made if it isn't there"
+    )
     parser.add_argument("--socket", type=Path, required=True)
     arguments = parser.parse_args()
     anyio.run(_serve, arguments.folder, arguments.socket)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import cast
 
 from benchmarks.gateway.answer import NAME, TOKENS
@@ -133,7 +134,7 @@ async def open_loop(place: Place, *, per_second: float, seconds: float) -> Timed
         idle.append(connection)
         timed.first.append(tokens[0] - due)
         timed.last.append(tokens[-1] - tokens[0])
-        timed.gaps.extend(after - before for before, after in zip(tokens, tokens[1:], strict=False))
+        timed.gaps.extend(after - before for before, after in pairwise(tokens))
 
     began = time.perf_counter()
     async with asyncio.TaskGroup() as tasks:

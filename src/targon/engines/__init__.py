@@ -9,6 +9,7 @@ was asked: when a task ends, nothing of it is left.
 
 from __future__ import annotations
 
+from targon.engines.batches import Batching, batches_of
 from targon.engines.client import EngineClient, connect_engine, engine_answers
 from targon.engines.errors import EngineBusy, EngineError, EngineUnavailable, TaskRefused
 from targon.engines.launch import start_engine_process
@@ -29,6 +30,7 @@ from targon.engines.text_stream import TextStream
 from targon.engines.waiting import wait_for_engine
 
 __all__ = [
+    "Batching",
     "Engine",
     "EngineBusy",
     "EngineClient",
@@ -44,6 +46,7 @@ __all__ = [
     "Step",
     "TaskRefused",
     "TextStream",
+    "batches_of",
     "connect_engine",
     "engine_answers",
     "open_sentence_embedder",

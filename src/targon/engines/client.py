@@ -6,7 +6,7 @@ Nothing here imports torch, so a process that only needs answers stays small.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
@@ -81,14 +81,24 @@ class EngineClient:
         return self._identity
 
     async def generate(self, task: GenerateTask) -> AsyncGenerator[Step, None]:
+        async with aclosing(self.batches(task)) as generated:
+            async for batch in generated:
+                for step in batch:
+                    yield step
+
+    async def batches(self, task: GenerateTask) -> AsyncGenerator[Sequence[Step], None]:
+        """The steps of :meth:`generate`: those that the engine sent together, together."""
         with _sendable():
             body = wire.GenerateBody.of(task)
         async with self._calls.post("/generate", body) as response:
-            finished = False
-            while not finished:
-                step = await self._calls.next_step(response)
-                finished = step.finish_reason is not None
-                yield step
+            left = b""
+            while True:
+                *lines, left = (left + await self._calls.part(response)).split(b"\n")
+                steps = [self._calls.step(line) for line in lines]
+                if steps:
+                    yield steps
+                    if steps[-1].finish_reason is not None:
+                        return
 
     async def score(self, tasks: Sequence[ScoreTask]) -> list[Scores]:
         with _sendable():
@@ -162,11 +172,15 @@ class _Calls:
         with self._waiting():
             return await response.read()
 
-    async def next_step(self, response: aiohttp.ClientResponse) -> Step:
+    async def part(self, response: aiohttp.ClientResponse) -> bytes:
+        """What has come of an answer, at least one byte."""
         with self._waiting():
-            data = await response.content.readline()
+            data = await response.content.readany()
         if not data:
             self._dead("its answer broke off")
+        return data
+
+    def step(self, data: bytes) -> Step:
         line = self._parse(wire.StepLine, data)
         if line.failure is not None:
             line.failure.throw()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from starlette.types import Receive, Send
 
 from targon import __version__
+from targon.engines.batches import batches_of
 from targon.engines.errors import EngineUnavailable, TaskRefused
 from targon.engines.port import Engine, GenerateTask, Step
 from targon.protocol import receipts
@@ -123,16 +124,13 @@ class ProverService:
             draft = _Draft()
             stream = EventStream(send) if request.stream else None
             try:
-                async with aclosing(self._steps(request)) as steps:
-                    async for step in steps:
+                async with aclosing(self._batches(request)) as batches:
+                    async for batch in batches:
                         if not draft.token_ids:
                             self._metrics.first_token.observe(self._clock.monotonic_s() - started_s)
-                        draft.add(step)
+                        draft.add(batch)
                         if stream is not None:
-                            logprobs = (float(step.logprob),) if math.isfinite(step.logprob) else None
-                            await stream.token(
-                                TokenEvent(token_ids=(step.token_id,), text=step.text, logprobs=logprobs)
-                            )
+                            await stream.token(_event(batch))
                 response = self._sign(request, draft)
             except Refusal as refusal:
                 if stream is not None and stream.started:
@@ -151,14 +149,14 @@ class ProverService:
             seconds=round(self._clock.monotonic_s() - started_s, 3),
         )
 
-    async def _steps(self, request: GenerateRequest) -> AsyncGenerator[Step, None]:
-        """The engine's steps, its failures turned into refusals."""
+    async def _batches(self, request: GenerateRequest) -> AsyncGenerator[Sequence[Step], None]:
+        """The engine's steps as they come, its failures turned into refusals."""
         task = GenerateTask(request.messages, request.sampling, self._run_key(request))
-        async with aclosing(self._engine.generate(task)) as steps:
+        async with aclosing(batches_of(self._engine, task)) as batches:
             while True:
                 try:
                     with anyio.fail_after(self._step_timeout_s):
-                        step = await anext(steps)
+                        batch = await anext(batches)
                 except StopAsyncIteration:
                     return
                 except TaskRefused as error:
@@ -167,8 +165,8 @@ class ProverService:
                     raise self._engine_failed(str(error)) from error
                 except TimeoutError as error:
                     raise self._engine_failed(f"no token within {self._step_timeout_s:g} s") from error
-                self._metrics.tokens.inc()
-                yield step
+                self._metrics.tokens.inc(len(batch))
+                yield batch
 
     def _run_key(self, request: GenerateRequest) -> int:
         return run_key(
@@ -226,8 +224,19 @@ class _Draft:
     logprobs: list[float] = field(default_factory=list)
     finish_reason: FinishReason | None = None
 
-    def add(self, step: Step) -> None:
-        self.token_ids.append(step.token_id)
-        self.texts.append(step.text)
-        self.logprobs.append(float(step.logprob))
-        self.finish_reason = step.finish_reason
+    def add(self, batch: Sequence[Step]) -> None:
+        for step in batch:
+            self.token_ids.append(step.token_id)
+            self.texts.append(step.text)
+            self.logprobs.append(float(step.logprob))
+            self.finish_reason = step.finish_reason
+
+
+def _event(batch: Sequence[Step]) -> TokenEvent:
+    """Steps that came together, as one event."""
+    logprobs = tuple(float(step.logprob) for step in batch)
+    return TokenEvent(
+        token_ids=tuple(step.token_id for step in batch),
+        text="".join(step.text for step in batch),
+        logprobs=logprobs if all(map(math.isfinite, logprobs)) else None,
+    )

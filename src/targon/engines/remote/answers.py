@@ -34,21 +34,37 @@ MAX_NAME: Final = 100
 async def steps(
     backend: Backend, model: str, folder: ModelFolder, prompt: Prompt, sampling: Sampling, run_key: int
 ) -> AsyncGenerator[Step, None]:
+    """Generate one completion, a step per token; as :func:`batches`."""
+    async with aclosing(batches(backend, model, folder, prompt, sampling, run_key)) as generated:
+        async for batch in generated:
+            for step in batch:
+                yield step
+
+
+async def batches(
+    backend: Backend, model: str, folder: ModelFolder, prompt: Prompt, sampling: Sampling, run_key: int
+) -> AsyncGenerator[list[Step], None]:
     """Generate one completion, a step per token. Closing the generator cancels the engine's work.
+
+    The last step is known for it once the engine has ended its stream, which follows at once; those that came with it
+    come with it here, too.
 
     Raises:
         TaskRefused, EngineBusy: as the backend does.
         EngineUnavailable: if the engine fails, or contradicts itself or the model's folder.
     """
     answer = _Answer(backend, model, folder, prompt, sampling)
+    taken: list[Step] = []
     with reading(backend):
         async with aclosing(backend.generate(model, prompt, sampling, run_key)) as chunks:
             async for chunk in chunks:
-                for step in answer.take(chunk):
-                    yield step
+                taken += answer.take(chunk)
+                if taken and not (answer.ended and not answer.cut):
+                    yield taken
+                    taken = []
                 if answer.cut:
                     return
-    yield answer.last()
+    yield [*taken, answer.last()]
 
 
 @contextmanager
@@ -88,6 +104,11 @@ class _Answer:
         self._last: Step | None = None
         self.cut = False
         """Whether a stop string ended the answer: what the engine goes on to say is of no interest."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether the engine said that this is all."""
+        return self._ended is not None
 
     def take(self, chunk: Chunk) -> list[Step]:
         """The steps of a chunk. The last step of an answer is kept back until the engine has said that it is."""

@@ -11,7 +11,7 @@ import asyncio
 import json
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from typing import Any, NoReturn, Self, TypeVar
 
 import aiohttp
@@ -33,6 +33,7 @@ MAX_WORDS = 4_000
 """Characters of an error, whatever is quoted in it."""
 
 _TRIES = 2
+_DONE = b"[DONE]"
 _AGAIN = (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError)
 """No connection, or one that the engine closed while it lay idle: nothing was answered."""
 
@@ -96,7 +97,15 @@ class Calls:
             return None  # a proxy may let through some routes only
 
     async def events(self, route: str, body: Mapping[str, Any]) -> AsyncGenerator[bytes, None]:
-        """The data of each server-sent event of the answer to a POST, up to its end or ``[DONE]``.
+        """The data of each server-sent event of the answer to a POST; as :meth:`event_batches`."""
+        async with aclosing(self.event_batches(route, body)) as batches:
+            async for batch in batches:
+                for data in batch:
+                    yield data
+
+    async def event_batches(self, route: str, body: Mapping[str, Any]) -> AsyncGenerator[list[bytes], None]:
+        """The data of the server-sent events of the answer to a POST, up to its end or ``[DONE]``: those that came
+        together, together.
 
         Closing the generator closes the connection, which tells the engine to stop working. Raises as
         :meth:`post` does.
@@ -112,14 +121,16 @@ class Calls:
                             lines[0] = bytes(left) + lines[0]
                             left.clear()
                         left += rest
-                        for line in lines:
-                            if line.startswith(b"data:"):
-                                data = line[5:].strip()
-                                if data == b"[DONE]":
-                                    return
-                                silence.pause()
-                                yield data
-                                silence.broken()
+                        batch = [line[5:].strip() for line in lines if line.startswith(b"data:")]
+                        done = _DONE in batch
+                        if done:
+                            del batch[batch.index(_DONE) :]
+                        if batch:
+                            silence.pause()
+                            yield batch
+                            silence.broken()
+                        if done:
+                            return
                         if len(left) > MAX_EVENT_BYTES:
                             self.fail(f"got an event of more than {MAX_EVENT_BYTES:,} bytes, expected less")
                 except (aiohttp.ClientError, OSError) as error:
@@ -128,8 +139,8 @@ class Calls:
                     self._broke_off(error)
                 if silence.lasted:
                     self._late()
-            if left.startswith(b"data:") and left[5:].strip() != b"[DONE]":
-                yield bytes(left[5:].strip())
+            if left.startswith(b"data:") and left[5:].strip() != _DONE:
+                yield [bytes(left[5:].strip())]
 
     def parse(self, kind: type[P], data: bytes, where: str) -> P:
         """An answer, read. Raises ``EngineUnavailable``."""

@@ -21,7 +21,7 @@ from targon.engines.port import (
     ScoreTask,
     Step,
 )
-from targon.engines.remote.answers import steps
+from targon.engines.remote.answers import batches
 from targon.engines.remote.backend import Backend, Prompt
 from targon.engines.remote.capabilities import Capabilities
 from targon.engines.remote.familiarity import Familiarity
@@ -71,17 +71,24 @@ class RemoteEngine:
         return self._identity
 
     async def generate(self, task: GenerateTask) -> AsyncGenerator[Step, None]:
+        async with aclosing(self.batches(task)) as generated:
+            async for batch in generated:
+                for step in batch:
+                    yield step
+
+    async def batches(self, task: GenerateTask) -> AsyncGenerator[Sequence[Step], None]:
+        """The steps of :meth:`generate`: those that the engine sent together, together."""
         check_sampler(task, self._identity.dialects)
         prompt = await self._prompt(task.messages)
         check_length(len(prompt.token_ids), task.sampling.max_tokens, "max_tokens", self._identity)
         with self._noting_failures():
             await self._familiarity.ensure()
-            generated = steps(
+            generated = batches(
                 self._backend, self._served.model, self._folder, prompt, task.sampling, task.run_key
             )
             async with aclosing(generated):
-                async for step in generated:
-                    yield step
+                async for batch in generated:
+                    yield batch
         self._familiarity.answered()
 
     async def score(self, tasks: Sequence[ScoreTask]) -> list[Scores]:

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from targon.engines.chat import turns
 from targon.engines.errors import TaskRefused
-from targon.engines.remote.backend import Chunk, Prompt, PromptLogprobs, Served
+from targon.engines.remote.backend import Chunk, Prompt, PromptLogprobs, Served, together
 from targon.engines.remote.calls import Calls, Part
 from targon.engines.sampler_arguments import sampler_arguments
 from targon.protocol.messages import ChatMessage, Sampling
@@ -154,12 +154,15 @@ class VllmBackend:
             "return_tokens_as_token_ids": True,
             **_sampler(sampling, run_key),
         }
-        async with aclosing(self._calls.events(_ROUTE, body)) as events:
-            async for data in events:
-                event = self._calls.parse(_Event, data, _ROUTE)
-                if event.error is not None:
-                    self._calls.fail(f"it failed in the middle of an answer: {event.error.message}")
-                yield event.chunk(top)
+        async with aclosing(self._calls.event_batches(_ROUTE, body)) as batches:
+            async for batch in batches:
+                yield together([self._event(data).chunk(top) for data in batch])
+
+    def _event(self, data: bytes) -> _Event:
+        event = self._calls.parse(_Event, data, _ROUTE)
+        if event.error is not None:
+            self._calls.fail(f"it failed in the middle of an answer: {event.error.message}")
+        return event
 
     async def prompt_logprobs(self, model: str, token_ids: Sequence[TokenId], top: int) -> PromptLogprobs:
         body = {

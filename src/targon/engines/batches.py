@@ -1,0 +1,38 @@
+"""Steps that are here together, handed on together.
+
+An engine that is ahead of whoever reads it has several steps ready at once. Handing them on one by one costs a prover a
+message and a system call for each, and wins nobody anything: none of them waits for another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from typing import Protocol, runtime_checkable
+
+from targon.engines.port import Engine, GenerateTask, Step
+
+
+@runtime_checkable
+class Batching(Protocol):
+    """An engine that knows which of its steps are here together."""
+
+    def batches(self, task: GenerateTask) -> AsyncGenerator[Sequence[Step], None]:
+        """As :meth:`~targon.engines.port.Engine.generate`: the same steps, none of them later, never an empty batch."""
+        ...
+
+
+async def batches_of(engine: Engine, task: GenerateTask) -> AsyncGenerator[Sequence[Step], None]:
+    """An engine's steps as they come: those that come together, together; each for itself where it doesn't tell.
+
+    Raises:
+        EngineError: as ``generate`` does.
+    """
+    if isinstance(engine, Batching):
+        async with aclosing(engine.batches(task)) as batches:
+            async for batch in batches:
+                yield batch
+        return
+    async with aclosing(engine.generate(task)) as steps:
+        async for step in steps:
+            yield (step,)
