@@ -16,7 +16,7 @@ SYSTEM := end_to_end localnet updates doctor redteam engines cli
 NODE = $(or $(TARGON_TEST_SUBTENSOR),$(error TARGON_TEST_SUBTENSOR is missing: expected the address of a test node, \
   as in TARGON_TEST_SUBTENSOR=ws://127.0.0.1:9944 make test-chain; its sudo key must be //Alice, as on a development chain (docs/subtensor.md)))
 
-.PHONY: help demo test test-system test-chain test-engines test-operations mutation check format bench vectors lock clean setup
+.PHONY: help demo test test-system test-chain test-engines test-operations mutation check format bench bench-gateway vectors lock clean setup
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -66,6 +66,9 @@ format: .venv/develop.stamp ## Put the code in form
 bench: .venv/develop.stamp ## Measure, and print a table with this machine's description
 	@$(PY) -m benchmarks $(ARGS)
 
+bench-gateway: .venv/develop.stamp .venv-gateways/gateways.stamp ## Measure the gateway beside LiteLLM and sglang-router (minutes; needs wrk; 0.8 GB of disk)
+	@$(PY) -m benchmarks gateway $(ARGS)
+
 vectors: .venv/develop.stamp ## Write the conformance vectors again, after a rule has changed
 	@$(PY) -m targon.protocol.vectors --write vectors
 
@@ -83,6 +86,9 @@ setup: .venv/develop.stamp ## Set up .venv for running and developing, and nothi
 .venv-operations/%.stamp: constraints-operations.txt operations/package.json operations/package-lock.json pyproject.toml scripts/setup.py
 	@PYTHON="$(PYTHON)" sh scripts/setup.sh $*
 
+.venv-gateways/%.stamp: constraints-gateways.txt pyproject.toml scripts/setup.py
+	@PYTHON="$(PYTHON)" sh scripts/setup.sh $*
+
 clean: ## Remove what make made in this folder (not logs, wallets or converted models elsewhere)
-	rm -rf .venv .venv-engines .venv-operations .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage
+	rm -rf .venv .venv-engines .venv-operations .venv-gateways .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage
 	find src tests live operations neurons benchmarks scripts -name __pycache__ -type d -prune -exec rm -rf {} +

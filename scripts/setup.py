@@ -1,8 +1,9 @@
 """Set up .venv with exactly the packages of constraints.txt, and say what is going on.
 
 Run by the Makefile (through scripts/setup.sh, which finds a Python): `setup.py run` or `setup.py develop`. With
-`setup.py engines` it is .venv-engines, with those of constraints-engines.txt, and with `setup.py operations`
-.venv-operations, the tools that check how nodes are run, some of which come from npm. A hash of what the environment is
+`setup.py engines` it is .venv-engines, with those of constraints-engines.txt, with `setup.py operations`
+.venv-operations, the tools that check how nodes are run, some of which come from npm, and with `setup.py gateways`
+.venv-gateways, the gateways beside which ours is measured. A hash of what the environment is
 made from is kept in it, so that it is made once. Standard library only.
 """
 
@@ -44,7 +45,9 @@ class Environment:
     sections: tuple[str, ...]
     """Of the constraints; the later ones take what stands in the earlier ones, too."""
     packages: Path | None = None
-    """Folder of a package.json with its lock, for what comes from npm. Its environment holds tools, not the project."""
+    """Folder of a package.json with its lock, for what comes from npm."""
+    tools: bool = False
+    """Whether it holds tools, and not the project."""
 
     @property
     def python(self) -> Path:
@@ -81,7 +84,9 @@ ENVIRONMENTS = (
         ROOT / "constraints-operations.txt",
         ("operations",),
         packages=ROOT / "operations",
+        tools=True,
     ),
+    Environment(ROOT / ".venv-gateways", ROOT / "constraints-gateways.txt", ("gateways",), tools=True),
 )
 
 REMEDIES = (
@@ -144,6 +149,7 @@ def set_up(section: str, environment: Environment) -> None:
 
     if environment.packages is not None:
         install_from_npm(folder, environment.packages)
+    if environment.tools:
         say(f"Ready after {time.monotonic() - began:.0f} s.")
         return
 

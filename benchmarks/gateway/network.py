@@ -1,7 +1,7 @@
 """TARGON as a user meets it: a verifier with its gateway, a prover and its engine, each a process.
 
-Signing, receipts, audits, keys and the log are on. Nothing is made otherwise for the measurement but the prover's limits
-(:mod:`benchmarks.gateway.prover`) and the reference, which says yes at once (:mod:`benchmarks.gateway.reference`).
+Signing, receipts, audits, keys and the log are on. Nothing is made otherwise for the measurement but the prover's
+limits (:mod:`benchmarks.gateway.prover`) and the reference (:mod:`benchmarks.gateway.reference`), which says yes.
 """
 
 from __future__ import annotations
