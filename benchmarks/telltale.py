@@ -51,8 +51,8 @@ from targon.redteam.users import (
     request,
 )
 from targon.verifier import VerifierSettings
+from targon.verifier.challenger import SENDING_SPAN
 from targon.verifier.challenges import write_query
-from targon.verifier.role import SENDING_SPAN
 from targon.verifier.shapes import REQUESTS, USUAL, Client, Draw, Habit, Shapes, delay_s
 
 SECRET = bytes(range(32))

@@ -65,6 +65,7 @@ async def run_verifier(node: SubtensorWorld, log_path: Path, until: type[Event])
             master_secret=MASTER_SECRET,
             random_bytes=os.urandom,
             calibration=CALIBRATION,
+            folder=log_path.parent,
         )
         with anyio.fail_after(WAIT_S):
             async with anyio.create_task_group() as tasks:

@@ -123,6 +123,7 @@ class World:
                 master_secret=MASTER_SECRET,
                 random_bytes=os.urandom,
                 calibration=self.calibration,
+                folder=self.folder,
                 serving=serving,
                 metrics_port=self.metrics_port,
             )

@@ -193,10 +193,10 @@ async def test_each_prover_is_given_the_work_that_its_engine_can_do(world: World
     ):
         events = await world.verify_until(lambda events: steps(events) >= 4, limit_s=60)
     assert [asked_of(events, each) for each in (both, greedy, native)] == [
-        {"targon/1"},
+        {"targon/1", "greedy"},
         {"greedy"},
         {"native"},
-    ]
+    ], "at T = 0 greedy, else targon/1, where it offers both"
     for prover, method in ((both, "divergence"), (greedy, "divergence"), (native, "recheck")):
         found = judged(events, prover)
         assert {(each.outcome, each.method) for each in found} == {("pass", method)}

@@ -300,7 +300,9 @@ async def test_no_more_provers_are_challenged_in_a_block_than_the_sample_size(wo
     for name in ("A", "B", "C", "D"):
         await world.offline_prover(name)
     events = await world.verify_until(lambda events: steps(events) >= 3)
-    per_block = Counter(event.block for event in events if isinstance(event, Attempt))
+    per_block = Counter(
+        event.block for event in events if isinstance(event, Attempt) and event.purpose == "challenge"
+    )
     assert set(per_block.values()) == {2}
 
 

@@ -5,23 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import anyio
-
-from targon.chain import Axon, Chain, ChainError, UnknownBlock
-from targon.engines import Engine, EngineError
-from targon.ledger import Attempt, Verdict
+from targon.chain import Axon
+from targon.engines import Engine
+from targon.ledger import Attempt, Purpose, Route, Verdict
 from targon.protocol import draws
 from targon.protocol.keys import Signer, public_key
-from targon.protocol.messages import Dialect, GenerateRequest
+from targon.protocol.messages import ChatMessage, GenerateRequest, Sampling
 from targon.protocol.primitives import AttemptNumber, Block, Digest, Hotkey, u64_hex
-from targon.protocol.schedule import MAX_BLOCK_AGE
 from targon.transport import NeuronClient
-from targon.verification import Calibration, Embedder, Judgement, judge, reason_about
-from targon.verifier.challenges import Challenge
+from targon.verification import Calibration, Embedder, Judgement, judge
+from targon.verifier.canary import Canary
 from targon.verifier.delivery import Undelivered, deliver
 from targon.verifier.dialects import Offers
-
-CANARY_TIMEOUT_S = 10.0
+from targon.verifier.retained import Content
 
 JUDGE_TIMEOUT_S = 120.0
 """Seconds that the reference engine has for one question about an answer; it may be busy with others."""
@@ -45,8 +41,8 @@ class Asker:
     def __init__(
         self,
         *,
-        chain: Chain,
         engine: Engine,
+        canary: Canary,
         client: NeuronClient,
         signer: Signer,
         random_bytes: Callable[[int], bytes],
@@ -54,8 +50,8 @@ class Asker:
         offers: Offers,
         embedder: Embedder | None = None,
     ) -> None:
-        self._chain = chain
         self._engine = engine
+        self.canary = canary
         self._client = client
         self._signer = signer
         self._random_bytes = random_bytes
@@ -65,15 +61,22 @@ class Asker:
 
     def request(
         self,
-        challenge: Challenge,
+        messages: tuple[ChatMessage, ...],
+        sampling: Sampling,
         prover: Hotkey,
         attempt: AttemptNumber,
         moment: Moment,
-        dialect: Dialect,
+        salt: bytes | None = None,
     ) -> GenerateRequest:
-        """The request of one attempt. Everything in it but the salt follows from the log."""
+        """The request of one attempt, the same for a challenge and for an inference. Everything in a challenge but the
+        salt follows from the log.
+
+        Args:
+            sampling: its seed is drawn here.
+        """
+        seed = draws.request_seed(moment.secret, attempt, public_key(prover))
         return GenerateRequest(
-            salt=self._random_bytes(32).hex(),
+            salt=(salt or self._random_bytes(32)).hex(),
             genesis=moment.genesis,
             netuid=moment.netuid,
             verifier=Hotkey(self._signer.ss58_address),
@@ -83,33 +86,41 @@ class Asker:
             block_hash=moment.block_hash,
             log_head=moment.log_head,
             model=self._engine.identity.name,
-            messages=challenge.messages,
-            sampling=challenge.sampling(
-                dialect, draws.request_seed(moment.secret, attempt, public_key(prover))
-            ),
+            messages=messages,
+            sampling=sampling.model_copy(update={"seed": u64_hex(seed)}),
             stream=True,
         )
 
     async def ask(
         self, request: GenerateRequest, axon: Axon, similarity_threshold: float
-    ) -> tuple[Verdict, Judgement | None]:
+    ) -> tuple[Verdict, Judgement | None, Content | None]:
         """Send a request and judge what comes back.
 
         Args:
             similarity_threshold: of the prover's tier.
 
         Returns:
-            The verdict, without its evidence, and the judgement from which that follows; None where there was
-            no answer to judge.
+            The verdict, without its evidence; the judgement from which that follows, and the answer; None where there
+            was no answer to judge.
         """
         answer = await deliver(self._client, axon, request, self._signer)
         if isinstance(answer, Undelivered):
             if answer.unsupported:
                 self._offers.doubt(request.prover)
-            return await self._judge_silence(request, answer), None
+            return await self.canary.judge_silence(request, answer), None, None
+        content = Content(request=request, response=answer.response, tokens_per_s=answer.tokens_per_s)
+        return *await self.judge(content, similarity_threshold), content
+
+    async def judge(self, content: Content, similarity_threshold: float) -> tuple[Verdict, Judgement]:
+        """Judge a whole answer, of a challenge or of an audited inference.
+
+        Args:
+            similarity_threshold: of the prover's tier.
+        """
+        request, response = content.request, content.response
         judgement = await judge(
             request,
-            answer.response,
+            response,
             self._engine,
             calibration=self._calibration,
             similarity_threshold=similarity_threshold,
@@ -125,56 +136,35 @@ class Asker:
             reason=found.reason[:2000],
             evidence=found.evidence,
             replied=True,
-            tokens_per_s=answer.tokens_per_s if found.outcome == "pass" else None,
+            tokens_per_s=content.tokens_per_s if found.outcome == "pass" else None,
             # A receipt that failed its check is no statement of anybody's.
-            receipt=None if found.method == "structure" else answer.response.receipt,
+            receipt=None if found.method == "structure" else response.receipt,
         )
         return verdict, judgement
 
-    async def _judge_silence(self, request: GenerateRequest, answer: Undelivered) -> Verdict:
-        """No whole answer. It is the prover's fault unless our own canary says that it is ours."""
-        trouble = (
-            "our own machine could not send"
-            if answer.ours
-            else await self._canary(request, stale=answer.stale)
-        )
-        reason = answer.reason if trouble is None else f"{trouble}; meanwhile: {answer.reason}"
-        return Verdict(
-            attempt=request.attempt_number,
-            outcome="fail" if trouble is None else "inconclusive",
-            method="delivery",
-            score=0.0,
-            reason=reason_about(request.sampling.dialect, reason)[:2000],
-            replied=answer.replied,
-        )
 
-    async def _canary(self, request: GenerateRequest, *, stale: bool) -> str | None:
-        """What of our own is out of order, in words; None if all is well."""
-        try:
-            with anyio.fail_after(CANARY_TIMEOUT_S):
-                current = await self._chain.block()
-                await self._engine.check()
-                if stale and current - request.block > MAX_BLOCK_AGE:
-                    return f"we sent block {request.block} too late: the chain is at block {current}"
-                if stale and await self._chain.block_hash(request.block) != request.block_hash:
-                    return f"our block {request.block} is not the chain's any more"
-        except UnknownBlock as error:
-            return f"our chain went backwards: {error}"
-        except (ChainError, EngineError) as error:
-            return f"our own side was out of order: {error}"
-        except TimeoutError:
-            return f"our own chain or engine did not answer within {CANARY_TIMEOUT_S:g} s"
-        return None
+def attempt_event(
+    request: GenerateRequest,
+    block: Block,
+    *,
+    purpose: Purpose = "challenge",
+    digest: Digest | None = None,
+    counted: bool = True,
+    route: Route | None = None,
+) -> Attempt:
+    """What is logged before a request is sent.
 
-
-def attempt_event(request: GenerateRequest, block: Block) -> Attempt:
-    """What is logged before a challenge is sent."""
+    Args:
+        digest: the request's, where it is known already.
+    """
     return Attempt(
         block=block,
-        purpose="challenge",
+        purpose=purpose,
         prover=request.prover,
-        request_digest=request.digest(),
+        request_digest=digest or request.digest(),
         model=request.model,
         dialect=request.sampling.dialect,
         max_tokens=request.sampling.max_tokens,
+        counted=counted,
+        route=route,
     )

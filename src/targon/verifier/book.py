@@ -34,7 +34,8 @@ class Book:
             events: list[Event] = [verdict]
             if judgement is not None and self._digest is not None:
                 before = None if standing is None else standing.evidence
-                block = standings.open_attempts[verdict.attempt].block
+                attempt = standings.attempt(verdict.attempt)
+                block = standings.block if attempt is None else attempt.block
                 events = with_evidence(verdict, judgement, before, self._digest, prover, block)
             await self._journal.append(*events)
         for event in events[1:]:

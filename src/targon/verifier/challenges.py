@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import aclosing
 from dataclasses import dataclass
-from functools import partial
 
 from targon.engines import Engine, GenerateTask
 from targon.protocol import draws
@@ -36,7 +35,7 @@ class Challenge:
     stop: tuple[str, ...]
     max_tokens: int
 
-    def sampling(self, dialect: Dialect, seed: int) -> Sampling:
+    def sampling(self, dialect: Dialect, seed: int = 0) -> Sampling:
         """Its parameters in a dialect; in ``greedy`` there is nothing to draw, and nothing to cut."""
         drawn = dialect != "greedy"
         return Sampling(
@@ -59,20 +58,27 @@ async def make_challenge(
     engine: Engine,
     settings: VerifierSettings,
     shapes: Shapes = USUAL,
+    part: str = "",
 ) -> Challenge:
     """A private input of the prover's own, a conversation about it, and parameters.
 
     The model writes the query, where there is one: the engine is asked only for forms that hold one.
 
+    Args:
+        part: what the names of its draws begin with; empty: a block's challenge. Another makes another challenge, from
+            another passage: the verifier's own inferences are made so.
+
     Raises:
         PrivateInputUnavailable, EngineError: the verifier's own trouble.
     """
     key = public_key(prover)
-    draw = _draw(secret, block, prover)
-    passage = await inputs.private_input(block, draws.private_input_draw(secret, block, key))
+    draw = _draw(secret, block, prover, part)
+    place = draw("private input") if part else draws.private_input_draw(secret, block, key)
+    passage = await inputs.private_input(block, place)
     query = FALLBACK_QUERY
     if needs_query(shapes.form(draw), draw):
-        query = await write_query(passage.text, draws.query_seed(secret, block, key), engine, settings)
+        seed = draw("query") if part else draws.query_seed(secret, block, key)
+        query = await write_query(passage.text, seed, engine, settings)
     client = shapes.client(draw, settings.min_tokens, settings.max_tokens)
     return Challenge(
         messages=conversation(client.system, *shapes.turns(draw, passage.text, query)),
@@ -84,13 +90,14 @@ async def make_challenge(
     )
 
 
-def challenge_delay_s(secret: bytes, block: Block, prover: Hotkey, span_s: float) -> float:
+def challenge_delay_s(secret: bytes, block: Block, prover: Hotkey, span_s: float, *, part: str = "") -> float:
     """How long after its block's beginning a prover's challenge is sent: in [0, span_s) seconds."""
-    return delay_s(_draw(secret, block, prover), span_s)
+    return delay_s(_draw(secret, block, prover, part), span_s)
 
 
-def _draw(secret: bytes, block: Block, prover: Hotkey) -> Draw:
-    return partial(draws.challenge_draw, secret, block, public_key(prover))
+def _draw(secret: bytes, block: Block, prover: Hotkey, part: str) -> Draw:
+    key = public_key(prover)
+    return lambda name: draws.challenge_draw(secret, block, key, part + name)
 
 
 async def write_query(passage: str, seed: int, engine: Engine, settings: VerifierSettings) -> str:

@@ -10,6 +10,14 @@ from targon.protocol.messages import GenerateRequest, GenerateResponse
 from targon.transport import BadResponse, Code, LocalFault, NeuronClient, Refused, TransportError
 
 STALE = (Code.STALE_BLOCK, Code.WRONG_BLOCK_HASH)
+FULL = (
+    Code.OVERLOADED,
+    Code.QUEUE_FULL,
+    Code.EVICTED,
+    Code.WAITED_TOO_LONG,
+    Code.TOO_MANY_CONCURRENT,
+    Code.TOO_MANY_REQUESTS,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +40,8 @@ class Undelivered:
     """Whether the prover says that the block we named is too old or unknown: our chain's word decides."""
     unsupported: bool = False
     """Whether the prover says that its engine can't sample so."""
+    full: bool = False
+    """Whether the prover says that it has too much to do."""
     ours: bool = False
     """Whether our own machine could not even try."""
 
@@ -42,17 +52,19 @@ async def deliver(
     """Send a request, streamed, and collect the answer. Never raises for what the prover does."""
     try:
         answer = await client.generate(axon, request, signer)
-    except Refused as error:
+    except TransportError as error:
+        return undelivered(error)
+    return Delivered(answer.response, answer.timing.tokens_per_s)
+
+
+def undelivered(error: TransportError) -> Undelivered:
+    """What an error says of prover and network."""
+    if isinstance(error, Refused):
         return Undelivered(
             str(error),
             replied=True,
             stale=error.code in STALE,
             unsupported=error.code == Code.UNSUPPORTED_SAMPLING,
+            full=error.code in FULL,
         )
-    except BadResponse as error:
-        return Undelivered(str(error), replied=True)
-    except LocalFault as error:
-        return Undelivered(str(error), replied=False, ours=True)
-    except TransportError as error:
-        return Undelivered(str(error), replied=False)
-    return Delivered(answer.response, answer.timing.tokens_per_s)
+    return Undelivered(str(error), replied=isinstance(error, BadResponse), ours=isinstance(error, LocalFault))

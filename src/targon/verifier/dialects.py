@@ -1,7 +1,8 @@
 """Which work a prover is given: what it says that its engine can do, and what follows from that.
 
-A prover says in ``GET /v1/status`` which dialects it offers. It is asked so once an interval, and again soon
-after it refused a request by its sampling. Rules that leave it nothing to gain:
+A prover says in ``GET /v1/status`` which dialects it offers, which models, and how many requests it takes at once. It
+is asked so once an interval, and again soon after it refused a request by its sampling. Rules that leave it nothing to
+gain:
 
 * A prover of which nothing is known, because it doesn't answer in time, or answers with garbage, is asked for
   ``targon/1``, like one that offers it: silence spares nobody.
@@ -38,13 +39,18 @@ BELIEVED: Final = 2
 """Intervals for which a prover's word holds, where it doesn't repeat it."""
 
 
-def dialect_for(offered: Collection[Dialect], score: float = 0.0) -> Dialect:
-    """The dialect that a prover is asked for.
+def dialect_for(
+    offered: Collection[Dialect], score: float = 0.0, temperature: float | None = None
+) -> Dialect:
+    """The dialect that a prover is asked for in a challenge.
 
     Args:
         offered: what it says that it can do; empty where it didn't say.
         score: what it has earned, which ``native`` work would let it keep.
+        temperature: of the challenge: 0 goes to ``greedy``, as a user's does.
     """
+    if temperature == 0.0 and "greedy" in offered:
+        return "greedy"
     if "targon/1" in offered:
         return "targon/1"
     if "greedy" in offered:
@@ -52,6 +58,19 @@ def dialect_for(offered: Collection[Dialect], score: float = 0.0) -> Dialect:
     if "native" in offered and score == 0.0:
         return "native"
     return "targon/1"
+
+
+def dialect_of_inference(
+    offered: Collection[Dialect], temperature: float, score: float = 0.0
+) -> Dialect | None:
+    """The dialect in which a prover is asked for what a user wants; None: it offers none for it.
+
+    As for a challenge, but that a user's temperature is not ours to change, and that nobody is asked who says nothing.
+    """
+    dialect = dialect_for(offered, score, temperature)
+    if dialect not in offered or (dialect == "greedy" and temperature > 0.0):
+        return "native" if "native" in offered and score == 0.0 else None
+    return dialect
 
 
 _NEVER: Final = Block(-1)
@@ -65,12 +84,14 @@ class _Word:
     due: Block
     """The block from which on it is asked again."""
     dialects: tuple[Dialect, ...] = ()
+    models: tuple[str, ...] = ()
+    capacity: int = 0
     until: Block = _NEVER
     """The last block in which that is believed."""
 
 
 class Offers:
-    """The dialects that provers offer, by their own word. Kept in memory alone: they are asked anew after a restart.
+    """What provers offer, by their own word. Kept in memory alone: they are asked anew after a restart.
 
     Never raises for what a prover does.
     """
@@ -85,6 +106,11 @@ class Offers:
         """What a prover offers in a block; empty where that isn't known."""
         word = self._words.get(prover)
         return () if word is None or block > word.until else word.dialects
+
+    def capacity(self, prover: Hotkey, model: str, block: Block) -> int:
+        """How many requests a prover says that it takes at once, if it serves a model; 0 where it doesn't say."""
+        word = self._words.get(prover)
+        return 0 if word is None or block > word.until or model not in word.models else word.capacity
 
     def doubt(self, prover: Hotkey) -> None:
         """Ask a prover again at the next refresh: it refused what it had been thought to offer."""
@@ -117,6 +143,6 @@ class Offers:
         if status.hotkey != prover:
             logger.info("status_unknown", prover=prover, error=f"it says that it is {status.hotkey}")
             return
-        word.dialects = status.dialects
+        word.dialects, word.models, word.capacity = status.dialects, status.models, status.capacity
         word.until = Block(block + BELIEVED * self._interval)
         word.due = Block(block + self._interval)

@@ -62,6 +62,17 @@ class VerifierMetrics:
         self._verdicts = Counter(
             "targon_verifier_verdicts", "Verdicts, by outcome.", ["outcome"], registry=registry
         )
+        self._inferences = Counter(
+            "targon_verifier_inferences",
+            "Inferences that ended, by how: answered, failed, withdrawn.",
+            ["ending"],
+            registry=registry,
+        )
+        self._turned_away = Counter(
+            "targon_verifier_turned_away",
+            "Users' requests that no prover could take.",
+            registry=registry,
+        )
         self._seconds = Histogram(
             "targon_verifier_step_seconds",
             "From a block's step's begin to its close.",
@@ -87,6 +98,14 @@ class VerifierMetrics:
     def judged(self, verdict: Verdict) -> None:
         """Count a verdict."""
         self._verdicts.labels(verdict.outcome).inc()
+
+    def inference(self, ending: str) -> None:
+        """Count an inference that ended."""
+        self._inferences.labels(ending).inc()
+
+    def turned_away(self) -> None:
+        """Count a user's request that no prover could take."""
+        self._turned_away.inc()
 
     @contextmanager
     def bound(self) -> Iterator[None]:
@@ -165,6 +184,7 @@ class _LogCollector(Collector):
             ("log_head_seq", "The log's last record.", self._journal.head.seq),
             ("log_released", "Records of the log that may be published.", standings.released),
             ("open_attempts", "Attempts without a verdict.", len(standings.open_attempts)),
+            ("under_audit", "Inferences that await the verdict of their audit.", len(standings.under_audit)),
             ("anchored_interval", "The newest interval whose head stands on chain.", standings.anchored),
             ("weights_age_blocks", "Blocks since weights were set last.", self._weights_age()),
         ]

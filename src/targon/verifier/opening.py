@@ -93,7 +93,10 @@ async def adopt_calibration(
 
 
 async def close_open_attempts(journal: Journal, reason: str) -> None:
-    """Nobody is charged for an answer that was never judged."""
+    """Nobody is charged for an answer that was never judged, or of which nobody knows what became of it.
+
+    Inferences that await their audit go on: what was answered is kept.
+    """
     standings = journal.standings
     verdicts = [
         Verdict(
@@ -106,5 +109,5 @@ async def close_open_attempts(journal: Journal, reason: str) -> None:
         )
         for attempt, event in sorted(standings.open_attempts.items())
     ]
-    if verdicts or standings.step_open:
-        await journal.append(*verdicts, StepClosed(block=standings.block))
+    ends = [StepClosed(block=standings.block)] if standings.step_open else []
+    await journal.append(*verdicts, *ends)

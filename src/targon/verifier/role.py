@@ -8,13 +8,16 @@ A step
   5. closes, which moves the scores.
 
 The next step starts when the last has ended. Blocks that pass meanwhile are skipped, and logged. Beside the steps,
-weights and the heads of intervals are put on chain: a chain takes its time, and nobody waits for it.
+weights and the heads of intervals are put on chain: a chain takes its time, and nobody waits for it. Beside them, too,
+users' inferences are taken and settled at the desk, which belong to no step.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
+from functools import partial
+from pathlib import Path
 
 import anyio
 import structlog
@@ -24,7 +27,6 @@ from prometheus_client import CollectorRegistry
 from targon.chain import Axon, Chain, ChainError, SubnetInfo, WrongNetwork
 from targon.engines import Engine, EngineError
 from targon.ledger import (
-    Attempt,
     BlocksSkipped,
     IntervalClosed,
     IntervalOpened,
@@ -32,20 +34,22 @@ from targon.ledger import (
 )
 from targon.protocol import draws
 from targon.protocol.keys import Signer
-from targon.protocol.messages import Dialect, GenerateRequest
-from targon.protocol.primitives import AttemptNumber, Block, Hotkey, Interval
+from targon.protocol.primitives import Block, Hotkey, Interval
 from targon.protocol.profile import Profile
 from targon.protocol.schedule import interval_of
-from targon.protocol.tiers import TIERS, Tier
 from targon.transport import Clock, NeuronClient
 from targon.verification import Calibration, Embedder
 from targon.verifier.anchoring import Anchors
-from targon.verifier.asking import Asker, Moment, attempt_event
+from targon.verifier.asking import Asker
 from targon.verifier.axon import Serving, VerifierAxon
 from targon.verifier.book import Book
-from targon.verifier.challenges import Challenge, challenge_delay_s, make_challenge
-from targon.verifier.dialects import Offers, dialect_for
+from targon.verifier.canary import Canary
+from targon.verifier.challenger import Challenger
+from targon.verifier.desk import Desk
+from targon.verifier.dialects import Offers
+from targon.verifier.inferences import Inferences
 from targon.verifier.journal import Journal
+from targon.verifier.loads import Loads
 from targon.verifier.metrics import VerifierMetrics
 from targon.verifier.neurons import comings_and_goings, draw_provers, provers_among
 from targon.verifier.opening import adopt_calibration, check_secret, close_open_attempts, open_log
@@ -56,10 +60,6 @@ from targon.verifier.watch import ChainWatch
 from targon.verifier.weights import WeightSetter
 
 logger = structlog.get_logger(__name__)
-
-SENDING_SPAN = 1.0
-"""Blocks over which a step's requests are sent. Users' requests come at any moment; over half a block alone, moments
-would tell (docs/challenges.md)."""
 
 RETRY_S = 2.0
 """Pause after a step that our own side could not take."""
@@ -85,6 +85,7 @@ class Verifier:
         master_secret: bytes,
         random_bytes: Callable[[int], bytes],
         calibration: Calibration | None,
+        folder: Path,
         embedder: Embedder | None = None,
         serving: Serving | None = None,
         metrics_port: int | None = None,
@@ -95,6 +96,7 @@ class Verifier:
 
         Args:
             calibration: for the engine's model on this engine; without one every verdict is inconclusive.
+            folder: where it keeps what lies beside its log: the content that audits need, and an index of receipts.
             embedder: for work that can't be replayed; without one it is inconclusive.
             serving: where its axon serves; None: nothing is served, nor announced.
             metrics_port: on 127.0.0.1; None: no metrics are served.
@@ -103,15 +105,14 @@ class Verifier:
         self._chain = chain
         self._journal = journal
         self._engine = engine
-        self._inputs = inputs
         self._hotkey = Hotkey(signer.ss58_address)
         self._profile = profile
         self._settings = settings
         self._master_secret = master_secret
         self._offers = Offers(client, signer, profile.interval_blocks)
-        self._asker = Asker(
-            chain=chain,
+        asker = Asker(
             engine=engine,
+            canary=Canary(chain, engine),
             client=client,
             signer=signer,
             random_bytes=random_bytes,
@@ -120,7 +121,7 @@ class Verifier:
             embedder=embedder,
         )
         self._calibration = calibration
-        self._book = Book(journal, calibration)
+        book = Book(journal, calibration)
         self._weights = WeightSetter(
             chain,
             journal,
@@ -139,6 +140,41 @@ class Verifier:
         self._metrics = VerifierMetrics(
             metrics_port, journal=journal, watch=self._watch, monotonic_s=monotonic_s, registry=registry
         )
+        loads = Loads(monotonic_s)
+        self._inferences = Inferences(
+            folder=folder,
+            chain=chain,
+            journal=journal,
+            engine=engine,
+            client=client,
+            inputs=inputs,
+            signer=signer,
+            profile=profile,
+            settings=settings,
+            calibration=calibration,
+            asker=asker,
+            book=book,
+            offers=self._offers,
+            loads=loads,
+            metrics=self._metrics,
+            secret_of=lambda interval: self._secret(interval, self._known_info()),
+            info=self._known_info,
+            random_bytes=random_bytes,
+            monotonic_s=monotonic_s,
+        )
+        self._challenger = Challenger(
+            chain=chain,
+            journal=journal,
+            engine=engine,
+            inputs=inputs,
+            settings=settings,
+            asker=asker,
+            book=book,
+            offers=self._offers,
+            loads=loads,
+            metrics=self._metrics,
+            keep=self._inferences.keep_challenge,
+        )
         self._axon = VerifierAxon(
             serving,
             chain=chain,
@@ -149,6 +185,11 @@ class Verifier:
             draining=self._stop.is_set,
             registry=registry,
         )
+
+    @property
+    def desk(self) -> Desk:
+        """Where users' inferences are taken and settled, while it runs; else it raises ``NotReady``."""
+        return self._inferences.desk
 
     def is_healthy(self) -> bool:
         """Whether a step has closed since it was started, and nothing ails it."""
@@ -181,7 +222,7 @@ class Verifier:
             await close_open_attempts(
                 self._journal, "the verifier was restarted before it could judge the answer"
             )
-            async with anyio.create_task_group() as beside:
+            async with self._inferences.opened(), anyio.create_task_group() as beside:
                 beside.start_soon(self._watch.run)
                 beside.start_soon(self._metrics.run)
                 task_status.started(await beside.start(self._axon.run))
@@ -192,8 +233,10 @@ class Verifier:
         """Steps and what is put on chain, until :meth:`stop` is called; then no attempt is left open."""
         try:
             async with anyio.create_task_group() as group:
+                group.start_soon(self._inferences.run)
                 group.start_soon(self._each_block, self._metrics.timed(self._step), "challenges")
                 group.start_soon(self._each_block, self._keep_on_chain, "weights and anchors")
+                group.start_soon(self._each_block, partial(self._inferences.step, group), "inferences")
                 await self._stop.wait()
                 group.cancel_scope.cancel()
         finally:
@@ -269,19 +312,24 @@ class Verifier:
         await self._journal.append(*comings_and_goings(standings, provers, block))
         interval = interval_of(block, self._profile.interval_blocks)
         await self._turn_interval(interval, block, info)
+        self._inferences.seat(provers)
         await self._offers.refresh(((n.hotkey, n.axon) for n in provers if n.axon is not None), block)
+        await self._inferences.routes.refresh(block)
         secret = self._secret(interval, info)
         chosen = draw_provers(provers, standings, secret, block, self._settings.sample_size)
-        await self._challenge(chosen, secret, block, info)
+        await self._challenger.challenge(chosen, secret, block, info)
         await self._journal.append(StepClosed(block=block))
         if self._statistics.due(block):
             logger.info("statistics", **statistics(self._journal.standings))
 
     # -- intervals -------------------------------------------------------------------------------------
 
-    def _secret_at(self, block: Block) -> bytes:
+    def _known_info(self) -> SubnetInfo:
         assert self._info is not None  # read before anything is drawn
-        return self._secret(interval_of(block, self._profile.interval_blocks), self._info)
+        return self._info
+
+    def _secret_at(self, block: Block) -> bytes:
+        return self._secret(interval_of(block, self._profile.interval_blocks), self._known_info())
 
     def _secret(self, interval: Interval, info: SubnetInfo) -> bytes:
         return draws.interval_secret(self._master_secret, bytes.fromhex(info.genesis), info.netuid, interval)
@@ -290,80 +338,11 @@ class Verifier:
         current = self._journal.standings.interval
         if current == interval:
             return
-        if current is not None:
-            secret = self._secret(current, info)
-            await self._journal.append(IntervalClosed(interval=current, block=block, secret=secret.hex()))
         commitment = draws.commitment(self._secret(interval, info))
-        await self._journal.append(IntervalOpened(interval=interval, block=block, commitment=commitment))
-
-    # -- challenges ------------------------------------------------------------------------------------
-
-    async def _challenge(
-        self, chosen: list[tuple[Hotkey, Axon]], secret: bytes, block: Block, info: SubnetInfo
-    ) -> None:
-        if not chosen:
+        opened = IntervalOpened(interval=interval, block=block, commitment=commitment)
+        if current is None:
+            await self._journal.append(opened)
             return
-        challenges = await self._make_challenges([prover for prover, _ in chosen], secret, block)
-        current = await self._chain.block()
-        moment = Moment(
-            genesis=info.genesis,
-            netuid=info.netuid,
-            block=current,
-            block_hash=await self._chain.block_hash(current),
-            log_head=self._journal.standings.interval_head,
-            secret=secret,
-        )
-        requests: list[GenerateRequest] = []
-
-        def attempts(first: int) -> list[Attempt]:
-            for place, (prover, _) in enumerate(chosen):
-                number, dialect = AttemptNumber(first + place), self._dialect(prover, block)
-                requests.append(self._asker.request(challenges[prover], prover, number, moment, dialect))
-            return [attempt_event(request, block) for request in requests]
-
-        await self._journal.append_made(attempts)
-        async with anyio.create_task_group() as group:
-            for request, (prover, axon) in zip(requests, chosen, strict=True):
-                delay_s = challenge_delay_s(secret, block, prover, SENDING_SPAN * info.block_seconds)
-                group.start_soon(self._ask, request, axon, delay_s)
-
-    def _dialect(self, prover: Hotkey, block: Block) -> Dialect:
-        standing = self._journal.standings.prover(prover)
-        return dialect_for(self._offers.of(prover, block), 0.0 if standing is None else standing.score)
-
-    async def _make_challenges(
-        self, provers: list[Hotkey], secret: bytes, block: Block
-    ) -> dict[Hotkey, Challenge]:
-        """A challenge for each; raises the first trouble that our own side had."""
-        made: dict[Hotkey, Challenge] = {}
-        troubles: list[Exception] = []
-
-        async def make(prover: Hotkey) -> None:
-            try:
-                made[prover] = await make_challenge(
-                    secret, block, prover, inputs=self._inputs, engine=self._engine, settings=self._settings
-                )
-            except (EngineError, PrivateInputUnavailable) as error:
-                troubles.append(error)
-
-        async with anyio.create_task_group() as group:
-            for prover in provers:
-                group.start_soon(make, prover)
-        if troubles:
-            raise troubles[0]
-        return made
-
-    async def _ask(self, request: GenerateRequest, axon: Axon, delay_s: float) -> None:
-        await anyio.sleep(delay_s)
-        standing = self._journal.standings.prover(request.prover)
-        tier = Tier.BRONZE if standing is None else standing.tier
-        verdict, judgement = await self._asker.ask(request, axon, TIERS[tier].similarity_threshold)
-        await self._book.record(verdict, judgement, request.prover)
-        self._metrics.judged(verdict)
-        logger.info(
-            "verdict",
-            prover=request.prover,
-            outcome=verdict.outcome,
-            method=verdict.method,
-            reason=verdict.reason,
-        )
+        # In one append: users' inferences go on, and each needs an interval that is open.
+        secret = self._secret(current, info)
+        await self._journal.append(IntervalClosed(interval=current, block=block, secret=secret.hex()), opened)

@@ -119,6 +119,7 @@ async def _verify(options: VerifierOptions, flags: Sequence[str], signer: Keypai
             settings=settings_of(options),
             master_secret=secret,
             random_bytes=os.urandom,
+            folder=folder,
             serving=serving,
             metrics_port=options.metrics.port or None,
             registry=named_registry("verifier", "verifier"),

@@ -1,0 +1,144 @@
+"""A block's challenges: made, logged, sent each at its moment, judged, and written down."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import anyio
+import structlog
+
+from targon.chain import Axon, Chain, SubnetInfo
+from targon.engines import Engine, EngineError
+from targon.ledger import Attempt
+from targon.protocol.messages import Dialect, GenerateRequest
+from targon.protocol.primitives import AttemptNumber, Block, Hotkey
+from targon.protocol.tiers import TIERS, Tier
+from targon.verifier.asking import Asker, Moment, attempt_event
+from targon.verifier.book import Book
+from targon.verifier.challenges import Challenge, challenge_delay_s, make_challenge
+from targon.verifier.dialects import Offers, dialect_for
+from targon.verifier.journal import Journal
+from targon.verifier.loads import Loads
+from targon.verifier.metrics import VerifierMetrics
+from targon.verifier.ports import PrivateInputs, PrivateInputUnavailable
+from targon.verifier.retained import Content
+from targon.verifier.settings import VerifierSettings
+
+logger = structlog.get_logger(__name__)
+
+SENDING_SPAN = 1.0
+"""Blocks over which a step's requests are sent. Users' requests come at any moment; over half a block alone, moments
+would tell (docs/challenges.md)."""
+
+
+class Challenger:
+    """Challenges provers.
+
+    Args:
+        keep: keeps an answer, for whoever checks an exported log.
+    """
+
+    def __init__(
+        self,
+        *,
+        chain: Chain,
+        journal: Journal,
+        engine: Engine,
+        inputs: PrivateInputs,
+        settings: VerifierSettings,
+        asker: Asker,
+        book: Book,
+        offers: Offers,
+        loads: Loads,
+        metrics: VerifierMetrics,
+        keep: Callable[[Content], Awaitable[None]],
+    ) -> None:
+        self._chain = chain
+        self._journal = journal
+        self._engine = engine
+        self._inputs = inputs
+        self._settings = settings
+        self._asker = asker
+        self._book = book
+        self._offers = offers
+        self._loads = loads
+        self._metrics = metrics
+        self._keep = keep
+
+    async def challenge(
+        self, chosen: list[tuple[Hotkey, Axon]], secret: bytes, block: Block, info: SubnetInfo
+    ) -> None:
+        """Challenge the provers that were drawn in a block; returns once each has its verdict."""
+        if not chosen:
+            return
+        challenges = await self._make_challenges([prover for prover, _ in chosen], secret, block)
+        current = await self._chain.block()
+        moment = Moment(
+            genesis=info.genesis,
+            netuid=info.netuid,
+            block=current,
+            block_hash=await self._chain.block_hash(current),
+            log_head=self._journal.standings.interval_head,
+            secret=secret,
+        )
+        requests: list[GenerateRequest] = []
+
+        def attempts(first: int) -> list[Attempt]:
+            for place, (prover, _) in enumerate(chosen):
+                number, challenge = AttemptNumber(first + place), challenges[prover]
+                sampling = challenge.sampling(self._dialect(prover, block, challenge.temperature))
+                requests.append(self._asker.request(challenge.messages, sampling, prover, number, moment))
+            return [attempt_event(request, block) for request in requests]
+
+        await self._journal.append_made(attempts)
+        async with anyio.create_task_group() as group:
+            for request, (prover, axon) in zip(requests, chosen, strict=True):
+                delay_s = challenge_delay_s(secret, block, prover, SENDING_SPAN * info.block_seconds)
+                group.start_soon(self._ask, request, axon, delay_s)
+
+    def _dialect(self, prover: Hotkey, block: Block, temperature: float) -> Dialect:
+        standing = self._journal.standings.prover(prover)
+        score = 0.0 if standing is None else standing.score
+        return dialect_for(self._offers.of(prover, block), score, temperature)
+
+    async def _make_challenges(
+        self, provers: list[Hotkey], secret: bytes, block: Block
+    ) -> dict[Hotkey, Challenge]:
+        """A challenge for each; raises the first trouble that our own side had."""
+        made: dict[Hotkey, Challenge] = {}
+        troubles: list[Exception] = []
+
+        async def make(prover: Hotkey) -> None:
+            try:
+                made[prover] = await make_challenge(
+                    secret, block, prover, inputs=self._inputs, engine=self._engine, settings=self._settings
+                )
+            except (EngineError, PrivateInputUnavailable) as error:
+                troubles.append(error)
+
+        async with anyio.create_task_group() as group:
+            for prover in provers:
+                group.start_soon(make, prover)
+        if troubles:
+            raise troubles[0]
+        return made
+
+    async def _ask(self, request: GenerateRequest, axon: Axon, delay_s: float) -> None:
+        await anyio.sleep(delay_s)
+        standing = self._journal.standings.prover(request.prover)
+        tier = Tier.BRONZE if standing is None else standing.tier
+        with self._loads.sending(request.prover):
+            verdict, judgement, content = await self._asker.ask(
+                request, axon, TIERS[tier].similarity_threshold
+            )
+        if content is not None:
+            await self._keep(content)
+        await self._book.record(verdict, judgement, request.prover)
+        self._metrics.judged(verdict)
+        logger.info(
+            "verdict",
+            prover=request.prover,
+            outcome=verdict.outcome,
+            method=verdict.method,
+            reason=verdict.reason,
+        )

@@ -1,0 +1,160 @@
+"""How long a prompt is, how long its answer may become, and whether all of that can be served.
+
+Counting a prompt's tokens costs a question to the reference engine. A bound costs nothing, and nearly always decides:
+no tokenizer makes more tokens than there are bytes, but for what the chat template adds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from targon.engines import Engine, EngineError, TaskRefused
+from targon.protocol.errors import UnsupportedSampling
+from targon.protocol.messages import MAX_COMPLETION_TOKENS, ChatMessage, Dialect, Sampling
+from targon.protocol.orders import Order
+from targon.protocol.primitives import u64_hex
+from targon.protocol.sampler import check_sampling
+from targon.transport.errands import NotReady, Unservable
+from targon.verification import Calibration
+from targon.verification.calibration import Band
+from targon.verification.deadline import within
+
+DEFAULT_MAX_TOKENS: Final = 1_024
+"""Longest answer where nobody said how long it may be, as far as the model's context, and what is calibrated, reach."""
+TEMPLATE_TOKENS: Final = 96
+"""More than any chat template adds by itself."""
+MESSAGE_TOKENS: Final = 12
+"""More than a chat template adds to one message."""
+COUNT_TIMEOUT_S: Final = 10.0
+REMEMBERED: Final = 10_000
+"""Prompts whose length is remembered."""
+RETRY_S: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """Of one order."""
+
+    prompt_tokens: int
+    """At most so many; exactly, if ``exact``."""
+    exact: bool
+    max_tokens: int
+
+
+class Sizes:
+    """Measures orders for one model."""
+
+    def __init__(self, engine: Engine, calibration: Calibration | None) -> None:
+        self._engine = engine
+        self._calibration = calibration
+        bands = () if calibration is None else calibration.bands
+        self._replay = "list" if bands and all(band.scope.replay == "list" for band in bands) else "whole"
+        self._calibrated_prompt = max((band.scope.max_prompt_tokens for band in bands), default=0)
+        longest = max((band.scope.max_tokens for band in bands), default=DEFAULT_MAX_TOKENS)
+        self._default = min(DEFAULT_MAX_TOKENS, longest)
+        self._known: OrderedDict[bytes, int] = OrderedDict()
+
+    async def measure(self, order: Order) -> Size:
+        """What an order needs.
+
+        Raises:
+            Unservable: if it doesn't fit into the model's context.
+            NotReady: if its prompt must be counted, and the reference engine doesn't answer.
+        """
+        context, wanted = self._engine.identity.context_length, order.max_tokens
+        bound = upper_bound(order.messages)
+        length = wanted or self._default
+        # beyond what is calibrated, one token too many would cost the prover what it earns
+        if bound + length <= context and bound <= self._calibrated_prompt:
+            return Size(bound, exact=False, max_tokens=length)
+        try:
+            prompt = await self.prompt_tokens(order.messages)
+        except NotReady:
+            if bound + length > context:
+                raise
+            return Size(bound, exact=False, max_tokens=length)  # served, though it won't count
+        left = context - prompt
+        if left < (wanted or 1):
+            raise Unservable(
+                "messages",
+                "context_length_exceeded",
+                f"got a prompt of {prompt} tokens and an answer of up to {wanted or 1}, expected at most {context} "
+                "tokens together, the model's context: shorten the messages, or ask for a shorter answer",
+            )
+        return Size(prompt, exact=True, max_tokens=min(left, length, MAX_COMPLETION_TOKENS))
+
+    async def prompt_tokens(self, messages: Sequence[ChatMessage]) -> int:
+        """Exact length of a prompt, in tokens.
+
+        Raises:
+            NotReady: if the reference engine doesn't answer.
+            Unservable: if the engine can make no prompt of it.
+        """
+        key = _key(messages)
+        known = self._known.get(key)
+        if known is not None:
+            self._known.move_to_end(key)
+            return known
+        try:
+            ids = await within(COUNT_TIMEOUT_S, lambda: self._engine.prompt_token_ids(messages))
+        except TaskRefused as error:
+            raise Unservable("messages", "unsupported_value", str(error)) from error
+        except EngineError as error:
+            raise NotReady(f"the prompt's tokens can't be counted now: {error}", RETRY_S) from error
+        self._known[key] = len(ids)
+        if len(self._known) > REMEMBERED:
+            self._known.popitem(last=False)
+        return len(ids)
+
+    def covers(self, sampling: Sampling, prompt_tokens: int) -> bool:
+        """Whether evidence can be had of such a request: it counts then."""
+        if self._calibration is None:
+            return False
+        found = self._calibration.band_for(sampling, prompt_tokens=prompt_tokens, replay=self._replay)
+        return isinstance(found, Band)
+
+
+def upper_bound(messages: Sequence[ChatMessage]) -> int:
+    """More tokens than a prompt has, in any tokenizer."""
+    said = sum(len(message.content.encode()) + MESSAGE_TOKENS for message in messages)
+    return said + TEMPLATE_TOKENS
+
+
+def check_order(order: Order) -> None:
+    """Check that there is a sampler for what is asked.
+
+    Raises:
+        Unservable: naming the parameter, what was got and what is possible.
+    """
+    try:
+        check_sampling(sampling_of(order, "targon/1", 0, 1))
+    except UnsupportedSampling as error:
+        raise Unservable(error.parameter, "unsupported_value", str(error)) from error
+
+
+def sampling_of(order: Order, dialect: Dialect, seed: int, max_tokens: int) -> Sampling:
+    """An order's parameters in a dialect; where the likeliest token is taken, there is nothing to cut."""
+    drawn = order.temperature > 0.0
+    return Sampling(
+        dialect=dialect,
+        seed=u64_hex(seed),
+        temperature=order.temperature,
+        top_p=order.top_p if drawn else 1.0,
+        top_k=order.top_k if drawn else 0,
+        max_tokens=max_tokens,
+        stop=order.stop,
+        choice=order.choice,
+    )
+
+
+def _key(messages: Sequence[ChatMessage]) -> bytes:
+    """Stands for a prompt, which is not kept."""
+    digest = hashlib.sha256()
+    for message in messages:
+        content = message.content.encode()
+        digest.update(f"{message.role} {len(content)} ".encode() + content)
+    return digest.digest()
