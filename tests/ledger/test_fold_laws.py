@@ -9,7 +9,19 @@ from random import Random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from targon.ledger import IntervalClosed, ProverStanding, Snapshot, Standings, StepClosed, Verdict
+from targon.ledger import (
+    Answered,
+    Attempt,
+    Event,
+    IntervalClosed,
+    ProverStanding,
+    Route,
+    Snapshot,
+    Standings,
+    StepClosed,
+    Verdict,
+    Withdrawn,
+)
 from targon.protocol.messages import Dialect
 from targon.protocol.profile import DEMO
 from targon.protocol.tiers import TIERS
@@ -19,18 +31,24 @@ from tests.ledger.history import (
     ALICE,
     BOB,
     CAROL,
+    MODEL,
     History,
+    answered,
     attempt,
     folded,
+    history_with_routes,
+    inference,
     interval_closed,
     interval_opened,
     joined,
     left,
+    receipt,
     skipped,
     step_closed,
     verdict,
     weights_not_set,
     weights_set,
+    withdrawn,
 )
 
 PROVERS = (ALICE, BOB, CAROL)
@@ -42,34 +60,50 @@ speeds = st.none() | st.floats(0.0, 1e4)
 
 
 @st.composite
-def work(draw: st.DrawFn, history: History, block: int) -> list[Verdict]:
-    """Attempts of one block, appended; and the verdicts that are still to come."""
+def work(draw: st.DrawFn, history: History, block: int) -> list[Event]:
+    """Attempts of one block, appended; and how they end, which is still to come."""
     seated = [prover for prover in PROVERS if _uid(history, prover) is not None]
     if not seated:
         return []
-    first = history.next
-    count = draw(st.integers(0, 5))
-    for _ in range(count):
-        event = attempt(draw(st.sampled_from(seated)), block, purpose=draw(purposes), dialect=draw(dialects))
+    routed = history.standings.routes(MODEL)
+    endings: list[Event] = []
+    for _ in range(draw(st.integers(0, 5))):
+        prover, number = draw(st.sampled_from(seated)), history.next
+        event = attempt(prover, block, purpose=draw(purposes), dialect=draw(dialects))
+        if event.purpose == "inference":
+            event = event.model_copy(update={"counted": draw(st.booleans())})
+            if _uid(history, prover) in routed and draw(st.booleans()):
+                event = event.model_copy(update={"route": Route(turn=0)})
         history.add(event)
-    verdicts = []
-    for number in range(first, first + count):
-        outcome = draw(outcomes)
-        replied = outcome == "pass" or draw(st.booleans())
-        tokens = draw(st.integers(0, 64))
-        verdicts.append(verdict(number, outcome, tokens=tokens, speed=draw(speeds), replied=replied))
-    return verdicts
+        endings.append(draw(_ending(number, event)))
+    return endings
+
+
+@st.composite
+def _ending(draw: st.DrawFn, number: int, event: Attempt) -> Event:
+    how = draw(st.sampled_from(["verdict", "answered", "withdrawn"]))
+    if event.purpose == "inference" and how == "withdrawn":
+        return withdrawn(number, draw(st.sampled_from(["user_left", "outrun", "busy"])))
+    if event.purpose == "inference" and how == "answered":
+        return answered(number, event.prover, speed=draw(speeds))
+    outcome = draw(outcomes)
+    replied = outcome == "pass" or draw(st.booleans())
+    tokens = draw(st.integers(0, 64))
+    return verdict(number, outcome, tokens=tokens, speed=draw(speeds), replied=replied)
 
 
 @st.composite
 def histories(draw: st.DrawFn) -> History:
     """Some intervals of a small network, everything that can happen in it included."""
-    history = History.begun(*PROVERS)
+    history = history_with_routes(*PROVERS)
     block = 0
     for interval in range(draw(st.integers(1, 4))):
         for _ in range(draw(st.integers(0, 4))):
             block += 1
-            history.add(*draw(work(history, block)), step_closed(block))
+            history.add(*draw(work(history, block)))
+            for number in _audited(draw, history, block):
+                history.add(verdict(number, draw(outcomes)))
+            history.add(step_closed(block))
             if draw(st.booleans()):
                 block += 2
                 history.add(skipped(block - 1, block), weights_not_set("a try", block))
@@ -78,6 +112,15 @@ def histories(draw: st.DrawFn) -> History:
         history.add(interval_closed(interval, block), weights_set({0: MAX_WEIGHT}, block))
         history.add(interval_opened(interval + 1, block))
     return history
+
+
+def _audited(draw: st.DrawFn, history: History, block: int) -> list[int]:
+    """Inferences that were answered and await their verdict, some of them from earlier; and one more of those."""
+    seated = [prover for prover in PROVERS if _uid(history, prover) is not None]
+    if seated and draw(st.booleans()):
+        prover, number = draw(st.sampled_from(seated)), history.next
+        history.add(inference(prover, block, route=None), answered(number, prover, audited=True))
+    return [number for number in history.standings.under_audit if draw(st.booleans())]
 
 
 def _uid(history: History, prover: str) -> int | None:
@@ -109,17 +152,17 @@ def test_folding_from_a_snapshot_equals_folding_from_the_start(history: History,
 
 @settings(max_examples=40, deadline=None)
 @given(st.data(), st.randoms(use_true_random=False))
-def test_the_order_of_verdicts_within_a_block_changes_nothing(data: st.DataObject, random: Random) -> None:
-    history = History.begun(*PROVERS)
+def test_the_order_of_endings_within_a_block_changes_nothing(data: st.DataObject, random: Random) -> None:
+    history = history_with_routes(*PROVERS)
     history.add(*data.draw(work(history, 1)), step_closed(1)).turn(0, 10)
     begun = len(history.records)
-    verdicts = data.draw(work(history, 11))
+    endings = data.draw(work(history, 11))
     asked = history.records[begun:]
-    shuffled = list(verdicts)
+    shuffled = list(endings)
     random.shuffle(shuffled)
     other = History()
     other.add(*history.events[:begun], *(record.event for record in asked))
-    for branch, order in ((history, verdicts), (other, shuffled)):
+    for branch, order in ((history, endings), (other, shuffled)):
         branch.add(*order, step_closed(11), interval_closed(1, 20))
     assert [_rank(p) for p in history.standings.provers()] == [_rank(p) for p in other.standings.provers()]
     assert history.standings.weights() == other.standings.weights()
@@ -180,7 +223,10 @@ def _with_native_work(history: History, data: st.DataObject) -> History:
         if event.kind == "step_closed":
             while open_:
                 other.add(data.draw(_native_verdicts(open_.pop())))
-        if event.kind == "verdict":
+        if isinstance(event, Answered):
+            receipt_ = receipt(places[event.attempt], event.receipt.body.prover)
+            event = event.model_copy(update={"attempt": places[event.attempt], "receipt": receipt_})
+        elif isinstance(event, Verdict | Withdrawn):
             event = event.model_copy(update={"attempt": places[event.attempt]})
         places[at] = other.next
         other.add(event)

@@ -14,14 +14,18 @@ from tests.ledger.history import (
     BOB,
     CAROL,
     History,
+    answered,
     attempt,
     fails,
+    history_with_routes,
     hotkey,
+    inference,
     joined,
     left,
     step_closed,
     verdict,
     weights_set,
+    withdrawn,
 )
 from tests.ledger.worlds import World
 
@@ -64,6 +68,34 @@ async def test_native_work_is_told_to_count_for_nothing(world: World) -> None:
         await log.append(history.events, expected=EMPTY)
         told = lines(await explain(log, ALICE))
     assert any(line.startswith("1 verdict") and line.endswith("counts for nothing") for line in told)
+
+
+async def test_inferences_are_told_by_how_they_ended(world: World) -> None:
+    history = history_with_routes(ALICE, BOB)
+    first = history.next
+    history.add(*(inference(ALICE, 1) for _ in range(6)), inference(ALICE, 1, counted=False))
+    history.add(answered(first, ALICE, speed=9.0), answered(first + 1, ALICE, audited=True))
+    history.add(
+        withdrawn(first + 2, "user_left"), withdrawn(first + 3, "outrun"), withdrawn(first + 4, "busy")
+    )
+    history.add(verdict(first + 5, "fail", reason="no answer in time"), answered(first + 6, ALICE))
+    history.add(verdict(first + 1), step_closed(1))
+    async with world.open() as log:
+        await log.append(history.events, expected=EMPTY)
+        told = lines(await explain(log, ALICE))
+        others = lines(await explain(log, BOB))
+    assert told[1:-1] == [
+        "1 answered: inference answered: 64 tokens; earns +0.333",
+        "1 answered: inference answered: 64 tokens; drawn for an audit, which decides what it earns",
+        "1 withdrawn: inference withdrawn: whoever had asked hung up; counts for nothing",
+        "1 withdrawn: inference withdrawn: another prover, asked for the same, began to answer first; "
+        "counts for nothing",
+        "1 withdrawn: inference withdrawn: it was sent more than it takes at once, and refused; counts for nothing",
+        "1 verdict: inference failed (exact): no answer in time; earns -0.500",
+        "1 answered: inference answered: 64 tokens; counts for nothing",
+        "1 verdict: inference passed (exact): 64 of 64 tokens equal; earns +0.333",
+    ]
+    assert others == ["0 joined: joined as UID 1, a new hotkey"]
 
 
 async def test_a_life_is_told_verdict_by_verdict(log: Log) -> None:

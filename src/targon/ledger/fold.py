@@ -17,7 +17,7 @@ from pydantic.dataclasses import dataclass as parsed_dataclass
 
 from targon.ledger import rules
 from targon.ledger.errors import InvalidHistory, UnusableSnapshot
-from targon.ledger.events import Attempt, LogOpened, Verdict
+from targon.ledger.events import Answered, Attempt, LogOpened, Verdict
 from targon.ledger.port import Head, Log, Record, Snapshot
 from targon.ledger.standing import Proposal, ProverStanding, ProverState, State
 from targon.protocol import rewards
@@ -198,6 +198,10 @@ class Standings:
     def worth(self, attempt: Attempt, verdict: Verdict) -> float | None:
         """x: what a verdict on an attempt earns at present; None if it counts for nothing."""
         return rules.worth(self._s, attempt, verdict)
+
+    def earned_by(self, attempt: Attempt, answer: Answered) -> float | None:
+        """x: what an answer without an audit earns at present; None if it counts for nothing."""
+        return rules.served(self._s, attempt, answer.tokens_per_s) if rules.counts(attempt) else None
 
     # -- folding -------------------------------------------------------------------------------------
 

@@ -31,7 +31,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from targon.ledger.earning import counts, earn, move_scores, profile_of, reach, succeed
+from targon.ledger.earning import counts as counts
+from targon.ledger.earning import earn, move_scores, profile_of, reach, succeed
+from targon.ledger.earning import served as served
 from targon.ledger.earning import worth as worth
 from targon.ledger.errors import InvalidHistory
 from targon.ledger.events import (

@@ -9,6 +9,7 @@ from typing import Literal
 from targon.ledger import rules
 from targon.ledger.errors import UnknownProver
 from targon.ledger.events import (
+    Answered,
     Attempt,
     IntervalClosed,
     ProverConvicted,
@@ -17,6 +18,7 @@ from targon.ledger.events import (
     StepClosed,
     Verdict,
     WeightsSet,
+    Withdrawn,
 )
 from targon.ledger.fold import Standings, replay
 from targon.ledger.port import Log, Record
@@ -25,7 +27,9 @@ from targon.protocol.conviction import ALPHA, CONVICTION
 from targon.protocol.primitives import Block, Hotkey, Uid
 from targon.protocol.weights import MAX_WEIGHT
 
-EntryKind = Literal["joined", "left", "verdict", "convicted", "score", "tier", "weight"]
+EntryKind = Literal[
+    "joined", "left", "answered", "withdrawn", "verdict", "convicted", "score", "tier", "weight"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +86,16 @@ async def _identify(log: Log, who: Uid | Hotkey) -> Hotkey:
     return last
 
 
-_CONCERNING = (ProverJoined, ProverLeft, Verdict, ProverConvicted, StepClosed, IntervalClosed, WeightsSet)
+_ENDINGS = (Answered, Withdrawn, Verdict)
+_CONCERNING = (
+    ProverJoined,
+    ProverLeft,
+    *_ENDINGS,
+    ProverConvicted,
+    StepClosed,
+    IntervalClosed,
+    WeightsSet,
+)
 
 
 def _may_concern(record: Record) -> bool:
@@ -90,9 +103,9 @@ def _may_concern(record: Record) -> bool:
 
 
 def _judged(standings: Standings, record: Record) -> Attempt | None:
-    """The attempt that a verdict is on, while it is still open."""
+    """The attempt whose end is told, while it awaits it."""
     event = record.event
-    return standings.open_attempts.get(event.attempt) if isinstance(event, Verdict) else None
+    return standings.attempt(event.attempt) if isinstance(event, _ENDINGS) else None
 
 
 def _tell(
@@ -114,6 +127,12 @@ def _tell(
     elif isinstance(event, Verdict):
         if attempt is not None and attempt.prover == hotkey:
             told = "verdict", _verdict_in_words(attempt, event, standings.worth(attempt, event))
+    elif isinstance(event, Answered):
+        if attempt is not None and attempt.prover == hotkey:
+            told = "answered", _answer_in_words(event, standings.earned_by(attempt, event))
+    elif isinstance(event, Withdrawn):
+        if attempt is not None and attempt.prover == hotkey:
+            told = "withdrawn", f"inference withdrawn: {_WITHDRAWN[event.why]}; counts for nothing"
     elif isinstance(event, ProverConvicted):
         if event.prover == hotkey:
             told = "convicted", _conviction_in_words(event)
@@ -144,10 +163,27 @@ def _told_of_seat(event: ProverJoined | ProverLeft, before: ProverStanding | Non
     )
 
 
+_WITHDRAWN = {
+    "user_left": "whoever had asked hung up",
+    "outrun": "another prover, asked for the same, began to answer first",
+    "busy": "it was sent more than it takes at once, and refused",
+}
+
+
+def _answer_in_words(event: Answered, x: float | None) -> str:
+    answer = f"inference answered: {event.tokens} tokens"
+    if event.audited:
+        return f"{answer}; drawn for an audit, which decides what it earns"
+    return f"{answer}; {_worth_in_words(x)}"
+
+
+def _worth_in_words(x: float | None) -> str:
+    return f"earns {x:+.3f}" if x is not None else "counts for nothing"
+
+
 def _verdict_in_words(attempt: Attempt, verdict: Verdict, x: float | None) -> str:
     outcome = {"pass": "passed", "fail": "failed", "inconclusive": "inconclusive"}[verdict.outcome]
-    worth = f"earns {x:+.3f}" if x is not None else "counts for nothing"
-    return f"{attempt.purpose} {outcome} ({verdict.method}): {verdict.reason}; {worth}"
+    return f"{attempt.purpose} {outcome} ({verdict.method}): {verdict.reason}; {_worth_in_words(x)}"
 
 
 def _conviction_in_words(event: ProverConvicted) -> str:
