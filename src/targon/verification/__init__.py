@@ -12,6 +12,7 @@ from targon.verification.answer_file import (
     SignedAnswer,
     StatedVerdict,
     read_answers,
+    read_filed,
     save_answer,
 )
 from targon.verification.bets import Bets, bets_of
@@ -47,6 +48,7 @@ from targon.verification.offline import (
 from targon.verification.recheck import RecheckBounds, recheck
 from targon.verification.shipped import find_calibration
 from targon.verification.similarity import Embedder, judge_similarity
+from targon.verification.statements import statement_fault
 from targon.verification.structure import check_form, check_structure
 from targon.verification.verdict import Verdict, failed, inconclusive, reason_about
 
@@ -91,9 +93,11 @@ __all__ = [
     "load_calibration",
     "measure",
     "read_answers",
+    "read_filed",
     "reason_about",
     "recheck",
     "save_answer",
     "save_calibration",
+    "statement_fault",
     "trace",
 ]
