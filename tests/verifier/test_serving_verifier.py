@@ -226,15 +226,15 @@ async def test_a_verifier_whose_steps_do_not_close_is_ailing_and_recovers(
 async def test_a_log_that_takes_nothing_is_ailing(world: World, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("targon.verifier.metrics.UNWRITTEN_S", 0.2)
     world.metrics_port = a_free_port()
-    go_on, append = anyio.Event(), SqliteLog.append
+    go_on, write = anyio.Event(), SqliteLog.write
 
     async def stuck(*arguments: object, **named: object) -> object:
         if holding:
             await go_on.wait()
-        return await append(*arguments, **named)
+        return await write(*arguments, **named)
 
     holding = False
-    monkeypatch.setattr(SqliteLog, "append", stuck)
+    monkeypatch.setattr(SqliteLog, "write", stuck)
     await world.offline_prover("Honest")
     async with running(world):
         await until_closed(world, 1)

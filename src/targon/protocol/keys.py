@@ -5,13 +5,18 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from functools import lru_cache
+from typing import Final, Protocol
 
 from targon.protocol.errors import InvalidSignature, MalformedMessage
 from targon.protocol.primitives import Hotkey
 
 SS58_FORMAT = 42
 """The address format of Bittensor (generic Substrate)."""
+
+
+KEPT_KEYS: Final = 4096
+"""Hotkeys whose other spelling is remembered: every message names the same few."""
 
 
 class Signer(Protocol):
@@ -29,6 +34,7 @@ class Signer(Protocol):
     def sign(self, payload: bytes, /) -> bytes: ...
 
 
+@lru_cache(maxsize=KEPT_KEYS)
 def public_key(hotkey: Hotkey) -> bytes:
     """The 32 bytes of a hotkey's public key.
 
@@ -43,6 +49,7 @@ def public_key(hotkey: Hotkey) -> bytes:
         raise MalformedMessage(f"hotkey: got {hotkey[:80]!r}, expected an ss58 address ({error})") from error
 
 
+@lru_cache(maxsize=KEPT_KEYS)
 def hotkey_of(key: bytes) -> Hotkey:
     """The ss58 address of a 32-byte public key."""
     from bittensor.sp_core import ss58_encode

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
@@ -32,6 +32,7 @@ from targon.protocol.primitives import Digest, Hotkey, TokenId
 from targon.prover.attempts import AnsweredAttempts
 from targon.prover.checks import check_parties, check_task, parse_request
 from targon.prover.metrics import ProverMetrics
+from targon.prover.patience import Patience
 from targon.prover.stake_queue import StakeQueue
 from targon.prover.view import ChainView
 from targon.transport import Clock, Code, EventStream, Refusal, SignedRequest, send_json, while_connected
@@ -124,13 +125,7 @@ class ProverService:
             draft = _Draft()
             stream = EventStream(send) if request.stream else None
             try:
-                async with aclosing(self._batches(request)) as batches:
-                    async for batch in batches:
-                        if not draft.token_ids:
-                            self._metrics.first_token.observe(self._clock.monotonic_s() - started_s)
-                        draft.add(batch)
-                        if stream is not None:
-                            await stream.token(_event(batch))
+                await self._draft(request, draft, stream, started_s)
                 response = self._sign(request, draft)
             except Refusal as refusal:
                 if stream is not None and stream.started:
@@ -149,24 +144,34 @@ class ProverService:
             seconds=round(self._clock.monotonic_s() - started_s, 3),
         )
 
-    async def _batches(self, request: GenerateRequest) -> AsyncGenerator[Sequence[Step], None]:
-        """The engine's steps as they come, its failures turned into refusals."""
+    async def _draft(
+        self, request: GenerateRequest, draft: _Draft, stream: EventStream | None, started_s: float
+    ) -> None:
+        """Take the engine's steps as they come, and tell them; its failures turned into refusals."""
         task = GenerateTask(request.messages, request.sampling, self._run_key(request))
-        async with aclosing(batches_of(self._engine, task)) as batches:
-            while True:
-                try:
-                    with anyio.fail_after(self._step_timeout_s):
-                        batch = await anext(batches)
-                except StopAsyncIteration:
-                    return
-                except TaskRefused as error:
-                    raise Refusal(Code.TASK_REFUSED, str(error)) from error
-                except EngineUnavailable as error:
-                    raise self._engine_failed(str(error)) from error
-                except TimeoutError as error:
-                    raise self._engine_failed(f"no token within {self._step_timeout_s:g} s") from error
-                self._metrics.tokens.inc(len(batch))
-                yield batch
+        with Patience(self._step_timeout_s) as patience:
+            async with aclosing(batches_of(self._engine, task)) as batches:
+                while True:
+                    patience.begin()
+                    try:
+                        batch = await anext(batches, None)
+                    except TaskRefused as error:
+                        raise Refusal(Code.TASK_REFUSED, str(error)) from error
+                    except EngineUnavailable as error:
+                        raise self._engine_failed(str(error)) from error
+                    except TimeoutError as error:
+                        raise self._engine_failed("it gave up waiting") from error
+                    patience.end()
+                    if batch is None:
+                        break
+                    if not draft.token_ids:
+                        self._metrics.first_token.observe(self._clock.monotonic_s() - started_s)
+                    self._metrics.tokens.inc(len(batch))
+                    draft.add(batch)
+                    if stream is not None:
+                        await stream.token(_event(batch))
+        if patience.lost:
+            raise self._engine_failed(f"no token within {self._step_timeout_s:g} s")
 
     def _run_key(self, request: GenerateRequest) -> int:
         return run_key(

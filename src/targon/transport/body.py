@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 import anyio
 from starlette.types import Receive
 
+from targon.transport.http import Exchange
 from targon.transport.limits import Limits
 from targon.transport.refusals import ClientGone, Code, Refusal
 
@@ -19,6 +20,10 @@ async def read_body(receive: Receive, limits: Limits) -> bytes:
             here in time, or, after a grace, comes slower than the least rate.
         ClientGone: if the client left.
     """
+    if isinstance(receive, Exchange) and (whole := receive.whole_body()) is not None:
+        if len(whole) > limits.max_body_bytes:
+            raise too_large(f"more than {limits.max_body_bytes} bytes", limits.max_body_bytes)
+        return whole
     body = bytearray()
     start = anyio.current_time()
     end = start + limits.body_timeout_s
@@ -52,8 +57,11 @@ async def while_connected(receive: Receive, work: Callable[[], Awaitable[None]])
 
     Raises:
         ClientGone: if the client went away first.
-        Refusal: as ``work`` raised it. Anything else comes out in an exception group.
+        Refusal: as ``work`` raised it. Anything else may come out in an exception group.
     """
+    if isinstance(receive, Exchange):
+        await _while_there(receive, work)
+        return
     gone = finished = False
     refusal: Refusal | None = None
     async with anyio.create_task_group() as tasks:
@@ -76,4 +84,18 @@ async def while_connected(receive: Receive, work: Callable[[], Awaitable[None]])
         raise refusal
     # A client that left when it had everything is no client that left.
     if gone and not finished:
+        raise ClientGone
+
+
+async def _while_there(exchange: Exchange, work: Callable[[], Awaitable[None]]) -> None:
+    """As :func:`while_connected`, where our own server tells who leaves: nobody has to watch for it."""
+    finished = False
+    with anyio.CancelScope() as scope:
+        exchange.on_leave(scope.cancel)
+        try:
+            await work()
+            finished = True
+        finally:
+            exchange.on_leave(None)
+    if not finished:
         raise ClientGone

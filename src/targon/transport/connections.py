@@ -1,4 +1,4 @@
-"""The bounds that the HTTP server under us leaves open: slow headers, slow readers, many connections."""
+"""The bounds of a connection that HTTP leaves open: slow headers, slow readers, idle ones, too many of them."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ import asyncio
 import socket
 from typing import ClassVar
 
-import h11
-from uvicorn.protocols.http.h11_impl import H11Protocol
-
+from targon.transport.http import HttpConnection
 from targon.transport.limits import Limits, address_key
 
 
-class BoundedConnection(H11Protocol):
-    """uvicorn's HTTP/1.1 connection, and
+class BoundedConnection(HttpConnection):
+    """An HTTP/1.1 connection, and
 
     - a request's headers must be whole within ``header_timeout_s``, however steadily they trickle;
+    - one on which nothing is asked is let go after ``idle_timeout_s``;
     - a client that does not take what it is sent is cut off after ``write_stall_s``;
     - there are at most ``max_connections`` connections, and ``max_connections_per_address`` from one address.
     """
@@ -25,7 +24,11 @@ class BoundedConnection(H11Protocol):
     address: str | None = None
     """The client's address, as far as it counts as one client."""
 
-    _header_timer: asyncio.TimerHandle | None = None
+    _due_s: float | None = None
+    """When it is cut off, by the loop's clock, unless something comes first."""
+    _trickling = False
+    _alarm: asyncio.TimerHandle | None = None
+    """Rings at ``_due_s`` or before: a request puts that off or off altogether without a new timer."""
     _write_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -39,14 +42,7 @@ class BoundedConnection(H11Protocol):
             # A peer that vanished, or keeps its window shut, is the kernel's to give up on.
             timeout_ms = int(self.limits.write_stall_s * 1000)
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, timeout_ms)
-        self._await_headers()
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self.conn.their_state is h11.IDLE:
-            self._await_headers()
-        else:
-            self._stop_header_timer()
+        self.awaits(headers=True, idle=False)
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -57,18 +53,41 @@ class BoundedConnection(H11Protocol):
         self._stop_write_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_header_timer()
+        self._due_s = None
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
         self._stop_write_timer()
         super().connection_lost(exc)
 
-    def _await_headers(self) -> None:
-        if self._header_timer is None and not self.transport.is_closing():
-            self._header_timer = self.loop.call_later(self.limits.header_timeout_s, self.transport.abort)
+    def awaits(self, *, headers: bool, idle: bool) -> None:
+        if self.transport.is_closing():
+            return
+        if headers and self._trickling:
+            return  # whoever trickles gets no more time by it
+        self._trickling = headers
+        if not headers and not idle:
+            self._due_s = None
+            return
+        self._due_s = self.loop.time() + (
+            self.limits.header_timeout_s if headers else self.limits.idle_timeout_s
+        )
+        if self._alarm is not None and self._alarm.when() > self._due_s:
+            self._alarm.cancel()
+            self._alarm = None
+        if self._alarm is None:
+            self._alarm = self.loop.call_at(self._due_s, self._ring)
 
-    def _stop_header_timer(self) -> None:
-        if self._header_timer is not None:
-            self._header_timer.cancel()
-            self._header_timer = None
+    def _ring(self) -> None:
+        self._alarm = None
+        if self._due_s is None:
+            return
+        if self.loop.time() < self._due_s:
+            self._alarm = self.loop.call_at(self._due_s, self._ring)
+        elif self._trickling:
+            self.transport.abort()
+        else:
+            self.transport.close()
 
     def _stop_write_timer(self) -> None:
         if self._write_timer is not None:
@@ -86,4 +105,5 @@ class BoundedConnection(H11Protocol):
 
 def bounded(limits: Limits) -> type[BoundedConnection]:
     """The connection class of a server with these limits."""
-    return type("BoundedConnection", (BoundedConnection,), {"limits": limits})
+    members = {"limits": limits, "max_header_bytes": limits.max_header_bytes}
+    return type("BoundedConnection", (BoundedConnection,), members)

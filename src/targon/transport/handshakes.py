@@ -101,4 +101,5 @@ class _TlsWire(SSLProtocol):
 
 def bounded_tls(limits: Limits, tls: TlsEnd) -> type[TlsConnection]:
     """The connection class of a server with these limits and this TLS."""
-    return type("TlsConnection", (TlsConnection,), {"limits": limits, "tls": tls})
+    members = {"limits": limits, "max_header_bytes": limits.max_header_bytes, "tls": tls}
+    return type("TlsConnection", (TlsConnection,), members)

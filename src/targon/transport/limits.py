@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from bittensor import http_auth
 
@@ -156,6 +157,7 @@ class Limiter:
                 return
 
 
+@lru_cache(maxsize=4096)
 def address_key(host: str) -> str:
     """What of a client's address counts as one client: an IPv4 address, or an IPv6 /64."""
     try:

@@ -15,6 +15,7 @@ class ServerMetrics:
         self._served = Counter(
             "targon_requests_admitted", "Requests admitted, by path.", ["path"], registry=registry
         )
+        self._served_by_path: dict[str, Counter] = {}
         self._abandoned = Counter(
             "targon_requests_abandoned", "Requests whose client went away first.", registry=registry
         )
@@ -24,7 +25,10 @@ class ServerMetrics:
         self._refusals.labels(code.value).inc()
 
     def admitted(self, path: str) -> None:
-        self._served.labels(path).inc()
+        counter = self._served_by_path.get(path)
+        if counter is None:
+            counter = self._served_by_path[path] = self._served.labels(path)
+        counter.inc()
 
     def abandoned(self) -> None:
         self._abandoned.inc()

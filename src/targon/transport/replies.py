@@ -14,6 +14,8 @@ JSON = "application/json"
 JSON_LINES = "application/x-ndjson"
 EVENT_STREAM = "text/event-stream"
 DONE = "done"
+TURN_EVENTS = 32
+"""Events that are sent before others have their turn, if there are so many at once."""
 ERROR = "error"
 
 
@@ -62,12 +64,16 @@ class EventStream:
     def __init__(self, send: Send) -> None:
         self._send = send
         self.started = False
+        self._in_turn = 0
 
     async def token(self, event: TokenEvent) -> None:
         await self._event(b"data: " + event.model_dump_json().encode() + b"\n\n")
         # The server under us takes bytes without waiting, those of a client that left too: give others their
         # turn, or an engine that never waits would never hear that its client is gone.
-        await anyio.lowlevel.checkpoint()
+        self._in_turn += 1
+        if self._in_turn >= TURN_EVENTS:
+            self._in_turn = 0
+            await anyio.lowlevel.checkpoint()
 
     async def done(self, response: GenerateResponse) -> None:
         await self._event(f"event: {DONE}\ndata: ".encode() + response.to_bytes() + b"\n\n", last=True)

@@ -83,9 +83,7 @@ async def serve(
         proxy_headers=False,
         server_header=False,
         date_header=False,
-        h11_max_incomplete_event_size=limits.max_header_bytes,
         backlog=BACKLOG,
-        timeout_keep_alive=limits.idle_timeout_s,
         timeout_graceful_shutdown=grace_s,
     )
     server = _Server(config)

@@ -1,0 +1,442 @@
+"""HTTP/1.1 as a server speaks it: requests in, one at a time and in order, each answered by an ASGI application.
+
+The parser is llhttp (``httptools``), as strict as it comes; what it lets through nevertheless is refused here. Nobody
+must be able to send what another reader of the same bytes would take for two requests, or for another one:
+
+* a body has one length, said once: ``Content-Length`` in digits, or ``Transfer-Encoding: chunked``, never both;
+* lines end in CR LF, no header continues on a second line, there is no space before a colon;
+* HTTP/1.1 or 1.0, and with 1.1 exactly one ``Host``; no other protocol is changed to (``Upgrade``, ``CONNECT``).
+
+Whoever breaks these gets a plain 400, and the connection ends. One that sends more than one request at once is answered
+in order, and is not read from meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import urllib.parse
+from collections import deque
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any, ClassVar, Final
+
+import httptools
+from starlette.types import ASGIApp, Message, Scope
+
+from targon.transport.flow import WriteFlow
+
+HIGH_WATER_BYTES: Final = 65_536
+"""Of a body that its handler has not asked for yet; then nothing more is read."""
+
+TOGETHER_BYTES: Final = 16_384
+"""Of an answer's pieces that wait to go out together."""
+
+_STATUS: Final = {
+    status.value: b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode()) for status in HTTPStatus
+}
+_METHODS: Final = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS", b"TRACE"))
+"""Of HTTP; the parser knows those of RTSP and of others, too."""
+_BODILESS: Final = (204, 304)
+_MALFORMED: Final = (
+    b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: 30\r\n"
+    b"connection: close\r\n\r\nInvalid HTTP request received."
+)
+_BROKE: Final = (
+    b"HTTP/1.1 500 Internal Server Error\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: 21\r\n"
+    b"connection: close\r\n\r\nInternal Server Error"
+)
+_DISCONNECT: Final[Message] = {"type": "http.disconnect"}
+
+_logger = logging.getLogger("targon.transport")
+
+
+class Malformed(Exception):
+    """Bytes that are no request of ours."""
+
+
+class Exchange:
+    """One request and its answer. Calling it is ASGI's ``receive``; :meth:`send` is ASGI's ``send``."""
+
+    def __init__(self, connection: HttpConnection) -> None:
+        self._connection = connection
+        self.scope: Scope = {}
+        self.keep_alive = True
+        self.expects_continue = False
+        self.complete = False
+        """Whether the request is here to its last byte."""
+        self.answered = False
+        """Whether the answer was written to its last byte."""
+        self.gone = False
+        """Whether the client left."""
+        self._body = bytearray()
+        self._news = asyncio.Event()
+        self._farewell: Callable[[], None] | None = None
+        self._head: bytes | None = None
+        self._chunked = False
+        self._without_body = False
+        self._left: int | None = None
+        self._began = False
+        self._unsent = bytearray()
+        self._flushing = False
+
+    # -- the request -----------------------------------------------------------------------------------
+
+    def more(self, data: bytes) -> bool:
+        """Take a piece of the body; whether more of it had better wait."""
+        if not self.answered:
+            self._body += data
+            self._news.set()
+        return len(self._body) > HIGH_WATER_BYTES
+
+    def end(self) -> None:
+        self.complete = True
+        self._news.set()
+
+    def leave(self) -> None:
+        """The connection is gone."""
+        self.gone = True
+        self._news.set()
+        if self._farewell is not None and not self.answered:
+            self._farewell()
+
+    def refuse(self) -> None:
+        """Its body is broken: nobody can tell where it ends."""
+        if not self._began:
+            self._connection.write(_MALFORMED)
+        self.leave()
+
+    def whole_body(self) -> bytes | None:
+        """The body, where all of it is here already and nothing of it was received; else None."""
+        if not self.complete or self.gone:
+            return None
+        body, self._body = bytes(self._body), bytearray()
+        self._news.clear()
+        self._connection.resume_reading()  # else it would not be seen to leave
+        return body
+
+    def on_leave(self, tell: Callable[[], None] | None) -> None:
+        """Have it told, at once, if the client leaves before it is answered."""
+        self._farewell = tell
+        if tell is not None and self.gone:
+            tell()
+
+    async def __call__(self) -> Message:
+        if self.expects_continue and not self._began:
+            self.expects_continue = False
+            self._connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if not self._news.is_set() and not self.gone and not self.answered:
+            self._connection.resume_reading()
+            await self._news.wait()
+        self._news.clear()
+        if self.gone or self.answered:
+            return _DISCONNECT
+        body, self._body = bytes(self._body), bytearray()
+        return {"type": "http.request", "body": body, "more_body": not self.complete}
+
+    # -- the answer ------------------------------------------------------------------------------------
+
+    async def run(self, app: ASGIApp) -> None:
+        """Have the request answered."""
+        try:
+            await app(self.scope, self, self.send)
+        except Exception:
+            _logger.exception("an application broke")
+        finally:
+            if not self.answered:
+                self._connection.break_off(None if self._began else _BROKE)
+
+    async def send(self, message: Message) -> None:
+        """Write what ASGI's message says; the head of an answer goes out with the first piece of its body.
+
+        Raises:
+            RuntimeError: if it doesn't follow what was sent before.
+        """
+        connection = self._connection
+        if connection.writes.paused and not self.gone:
+            await connection.writes.resumed()
+        if self.gone:
+            return
+        kind = message["type"]
+        if self._head is None and kind == "http.response.start":
+            self._start(message)
+        elif self._head is not None and kind == "http.response.body" and not self.answered:
+            self._piece(message.get("body", b""), last=not message.get("more_body", False))
+        else:
+            raise RuntimeError(f"got {kind!r}, which can't follow what was sent before")
+
+    def _start(self, message: Message) -> None:
+        status = message["status"]
+        lines = [_STATUS.get(status) or b"HTTP/1.1 %d \r\n" % status]
+        for name, value in message.get("headers", ()):
+            lower = name.lower()
+            if lower == b"content-length":
+                self._left = int(value)
+            elif lower == b"connection" and value.lower() == b"close":
+                self.keep_alive = False
+                continue
+            elif lower == b"transfer-encoding":
+                continue
+            lines.append(b"%b: %b\r\n" % (name, value))
+        self._without_body = self.scope["method"] == "HEAD" or status in _BODILESS
+        if self._left is None and not self._without_body:
+            self._chunked = self.scope["http_version"] == "1.1"
+            self.keep_alive &= self._chunked
+            if self._chunked:
+                lines.append(b"transfer-encoding: chunked\r\n")
+        if not self.keep_alive:
+            lines.append(b"connection: close\r\n")
+        lines.append(b"\r\n")
+        self._head = b"".join(lines)
+        if self._head.count(b"\n") != len(lines) or self._head.count(b"\r") != len(lines):
+            raise RuntimeError("a header of the answer holds a line break")
+
+    def _piece(self, body: bytes, *, last: bool) -> None:
+        """Take a piece. Pieces that are ready together go out together, as soon as the loop is free to: who sends
+        many without waiting in between pays for one write."""
+        if not self._without_body:
+            if self._left is not None:
+                self._left -= len(body)
+                if self._left < 0 or (last and self._left):
+                    raise RuntimeError("the answer's body is not as long as its Content-Length says")
+            self._unsent += body
+        if last:
+            self._flush(last=True)
+            self.answered = True
+            self._news.set()
+            self._connection.answered(self)
+        elif len(self._unsent) > TOGETHER_BYTES:
+            self._flush()
+        elif not self._flushing:
+            self._flushing = True
+            self._connection.loop.call_soon(self._flush)
+
+    def _flush(self, *, last: bool = False) -> None:
+        self._flushing = False
+        if self.answered or self.gone:
+            return
+        body, self._unsent = bytes(self._unsent), bytearray()
+        if self._chunked:
+            body = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+            if last:
+                body += b"0\r\n\r\n"
+        if not self._began:
+            self._began = True
+            body = (self._head or b"") + body
+        self._connection.write(body)
+
+
+class HttpConnection(asyncio.Protocol):
+    """One connection. Takes uvicorn's place for its protocol classes, and is made by its server.
+
+    Subclasses bound it: they are told what is waited for (:meth:`awaits`).
+    """
+
+    def __init__(self, config: Any, server_state: Any, app_state: Any, _loop: Any = None) -> None:  # noqa: ANN401, ARG002
+        if not config.loaded:
+            config.load()
+        self.loop: asyncio.AbstractEventLoop = _loop or asyncio.get_running_loop()
+        self._app: ASGIApp = config.loaded_app
+        self._tasks: set[asyncio.Task[None]] = server_state.tasks
+        self.connections: set[Any] = server_state.connections
+        self.transport: asyncio.Transport
+        self.client: tuple[str, int] | None = None
+        self.writes: WriteFlow
+        self._server: tuple[str, int] | None = None
+        self._scheme = "http"
+        self._parser: Any = httptools.HttpRequestParser(self)
+        self._waiting: deque[Exchange] = deque()
+        """Requests that are here and not answered, in order; the first one is being answered."""
+        self._coming: Exchange | None = None
+        """The request of which something is still to come."""
+        self._ending = False
+        self._reading = True
+        self._url = b""
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._head_bytes = 0
+        self._in_head = False
+
+    max_header_bytes: ClassVar[int] = 16_384
+
+    def awaits(self, *, headers: bool, idle: bool) -> None:
+        """What is waited for from now on: a request's headers, or, while idle, anything; else it is our turn."""
+
+    # -- the transport ---------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self.connections.add(self)
+        self.transport = transport
+        self.writes = WriteFlow()
+        peer, us = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
+        self.client = (str(peer[0]), int(peer[1])) if isinstance(peer, tuple) else None
+        self._server = (str(us[0]), int(us[1])) if isinstance(us, tuple) else None
+        self._scheme = "https" if transport.get_extra_info("sslcontext") else "http"
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's
+        self.connections.discard(self)
+        self.writes.resume()
+        for exchange in self._waiting:
+            exchange.leave()
+        if self._coming is not None:
+            self._coming.leave()
+        self._parser = None
+
+    def eof_received(self) -> None:
+        """A client that is done sending is done."""
+
+    def pause_writing(self) -> None:
+        self.writes.pause()
+
+    def resume_writing(self) -> None:
+        self.writes.resume()
+
+    def data_received(self, data: bytes) -> None:
+        if self._ending:
+            return  # after "Connection: close", or after what we refused
+        if self._in_head or self._coming is None:
+            self._head_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+            if self._in_head and self._head_bytes > self.max_header_bytes:
+                raise Malformed
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade, Malformed):
+            self._refuse()
+            return
+        if not self._waiting and self._coming is None:
+            self.awaits(headers=True, idle=False)
+
+    def write(self, data: bytes) -> None:
+        if data and not self.transport.is_closing():
+            self.transport.write(data)
+
+    def resume_reading(self) -> None:
+        if not self._reading and len(self._waiting) <= 1 and not self.transport.is_closing():
+            self._reading = True
+            self.transport.resume_reading()
+
+    def shutdown(self) -> None:
+        """End when what is being answered is answered."""
+        if not self._waiting:
+            self.transport.close()
+        for exchange in self._waiting:
+            exchange.keep_alive = False
+
+    # -- the parser ------------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        self._in_head = True
+        self._url, self._headers = b"", []
+
+    def on_url(self, url: bytes) -> None:
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._headers.append((name.lower(), value))
+        if len(self._headers) * 2 > self.max_header_bytes:
+            raise Malformed  # no header is shorter
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        self._head_bytes = 0
+        if self._ending:
+            return  # nobody is answered after the last one
+        parser = self._parser
+        version = parser.get_http_version()
+        exchange = Exchange(self)
+        self._check(version, exchange)
+        exchange.keep_alive = version == "1.1" and parser.should_keep_alive()
+        raw_path, _, query = self._url.partition(b"?")
+        path = raw_path.decode("latin-1")
+        exchange.scope = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": version,
+            "server": self._server,
+            "client": self.client,
+            "scheme": self._scheme,
+            "root_path": "",
+            "headers": self._headers,
+            "state": {},
+            "method": parser.get_method().decode("ascii"),
+            "path": urllib.parse.unquote(path) if "%" in path else path,
+            "raw_path": raw_path,
+            "query_string": query,
+        }
+        self._coming = exchange
+        self.awaits(headers=False, idle=False)
+        self._waiting.append(exchange)
+        if len(self._waiting) == 1:
+            self._answer(exchange)
+        else:
+            self._pause_reading()
+
+    def _check(self, version: str, exchange: Exchange) -> None:
+        """Refuse what the parser lets through and we don't."""
+        parser = self._parser
+        if version not in ("1.1", "1.0") or parser.get_method() not in _METHODS or parser.should_upgrade():
+            raise Malformed
+        hosts = 0
+        for name, value in self._headers:
+            if name == b"host":
+                hosts += 1
+            elif name == b"transfer-encoding" and (value.lower() != b"chunked" or version == "1.0"):
+                raise Malformed
+            elif name == b"expect":
+                exchange.expects_continue = value.lower() == b"100-continue" and version == "1.1"
+        if hosts > 1 or (hosts == 0 and version == "1.1"):
+            raise Malformed
+
+    def on_body(self, body: bytes) -> None:
+        if self._coming is not None and self._coming.more(body):
+            self._pause_reading()
+
+    def on_message_complete(self) -> None:
+        exchange, self._coming = self._coming, None
+        if exchange is not None:
+            exchange.end()
+            self._ending = self._ending or not exchange.keep_alive
+
+    # -- answering -------------------------------------------------------------------------------------
+
+    def _answer(self, exchange: Exchange) -> None:
+        task = self.loop.create_task(exchange.run(self._app))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def answered(self, exchange: Exchange) -> None:
+        """An answer was written to its end: go on with the next request, or end."""
+        self._waiting.popleft()
+        if not exchange.keep_alive or not exchange.complete:
+            self._ending = True
+            self.transport.close()
+            return
+        self.resume_reading()
+        if self._waiting:
+            self._answer(self._waiting[0])
+        else:
+            self.awaits(headers=False, idle=True)
+
+    def break_off(self, last_words: bytes | None) -> None:
+        """End without an answer, or in the middle of one."""
+        self._ending = True
+        if not self.transport.is_closing():
+            if last_words is not None:
+                self.transport.write(last_words)
+            self.transport.close()
+
+    def _refuse(self) -> None:
+        """Answer what is no request. What came before it and is being answered comes first, and is the last."""
+        self._ending = True
+        if self._coming is not None and self._coming is self._waiting[0]:
+            self._coming.refuse()
+            self.transport.close()
+        elif self._waiting:
+            self._waiting[-1].keep_alive = False
+        else:
+            self.write(_MALFORMED)
+            self.transport.close()
+
+    def _pause_reading(self) -> None:
+        if self._reading and not self.transport.is_closing():
+            self._reading = False
+            self.transport.pause_reading()
