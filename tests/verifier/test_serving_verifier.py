@@ -228,10 +228,10 @@ async def test_a_log_that_takes_nothing_is_ailing(world: World, monkeypatch: pyt
     world.metrics_port = a_free_port()
     go_on, write = anyio.Event(), SqliteLog.write
 
-    async def stuck(*arguments: object, **named: object) -> object:
+    async def stuck(*arguments: object, **named: object) -> None:
         if holding:
             await go_on.wait()
-        return await write(*arguments, **named)
+        await write(*arguments, **named)
 
     holding = False
     monkeypatch.setattr(SqliteLog, "write", stuck)
