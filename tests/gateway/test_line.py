@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -150,6 +151,19 @@ async def test_what_is_no_order_ends_its_connection_and_no_other(path: Path, gar
             with anyio.fail_after(2), pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
                 await receive_all(stream)
         await all_of(client.fulfil(an_order()))
+
+
+def test_it_works_in_a_plain_event_loop_too(path: Path) -> None:
+    async def main() -> str:
+        async with (
+            a_world(CountingEngine()) as world,
+            a_server(world.dispatcher, path),
+            a_client(path) as client,
+        ):
+            await until_there(client)
+            return (await all_of(client.fulfil(an_order())))[0]
+
+    assert asyncio.run(main()) == " 1 2 3 4"
 
 
 async def test_an_order_that_is_too_large_for_anyone_is_refused_before_it_is_sent(path: Path) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from contextlib import aclosing
 from pathlib import Path
 
 import anyio
 import structlog
 from anyio import to_thread
-from anyio.abc import TaskGroup, TaskStatus
+from anyio.abc import TaskStatus
 
+from targon.gateway.dispatch_buffer import Bell
 from targon.gateway.errors import ServiceFailed
 from targon.gateway.line import frames
 from targon.gateway.line.frames import Trouble
@@ -39,6 +41,8 @@ class LineServer:
         self._orders = orders
         self._path = path
         self._wires: set[Wire] = set()
+        self._arrived: deque[Wire] = deque()
+        self._came = Bell()
         self._log = structlog.get_logger("targon.gateway")
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
@@ -53,7 +57,7 @@ class LineServer:
             async with anyio.create_task_group() as tasks:
                 server = await asyncio.get_running_loop().create_unix_server(
                     lambda: Wire(
-                        made=lambda wire: self._welcome(wire, tasks),
+                        made=self._welcome,
                         lost=self._wires.discard,
                         max_frame_bytes=frames.MAX_ORDER_BYTES,
                     ),
@@ -61,18 +65,22 @@ class LineServer:
                 )
                 try:
                     task_status.started()
-                    await anyio.sleep_forever()
+                    while True:
+                        while self._arrived:
+                            tasks.start_soon(self._attend, self._arrived.popleft())
+                        await self._came.wait()
                 finally:
                     server.close()
         finally:
             opening.__exit__(None, None, None)
 
-    def _welcome(self, wire: Wire, tasks: TaskGroup) -> None:
+    def _welcome(self, wire: Wire) -> None:
         if len(self._wires) >= MAX_CONNECTIONS:
             wire.abort()
             return
         self._wires.add(wire)
-        tasks.start_soon(self._attend, wire)
+        self._arrived.append(wire)
+        self._came.ring()
 
     async def _attend(self, wire: Wire) -> None:
         """Do what one connection asks for, one thing after another, until it is gone."""
