@@ -20,8 +20,10 @@ from tests.gateway.dispatch_world import (
     all_of,
     an_order,
     answers,
+    sends,
 )
 from tests.prover.world import CountingEngine
+from tests.transport.world import STREAM_HEAD, token_event
 
 pytestmark = pytest.mark.anyio
 
@@ -129,10 +131,30 @@ async def test_a_user_who_stops_reading_is_given_up_and_the_prover_is_not_charge
         await anext(parts)
         assert await world.desk.until_told(1) == [("user_left", 0)]
         held: list[object] = []
-        with pytest.raises(ServiceFailed, match=r"not read for 0.3 s") as caught:
+        with pytest.raises(ServiceFailed, match="read too slowly") as caught:
             await read_out(parts, held)
         assert caught.value.begun
         assert len(held) < 10
+
+
+async def test_a_prover_that_hangs_up_where_a_user_reads_too_slowly_is_not_charged() -> None:
+    patience = replace(PATIENT, buffer_bytes=2048, reader_s=2.0)
+    broken = sends(STREAM_HEAD, *[token_event(5)] * 40)
+    async with a_world(broken, patience=patience) as world:
+        parts = world.dispatcher.fulfil(an_order(max_tokens=400))
+        await anext(parts)
+        await anyio.sleep(0.2)
+        with pytest.raises(ServiceFailed, match="read too slowly"):
+            await read_out(parts, [])
+        assert await world.desk.until_told(1) == [("user_left", 0)]
+
+
+async def test_a_desk_that_answers_too_late_has_its_errand_withdrawn() -> None:
+    async with a_world(CountingEngine()) as world:
+        world.desk.pause_s = 0.7
+        with pytest.raises(NotReady, match=r"within 0.5 s"):
+            await all_of(world.dispatcher.fulfil(an_order()))
+        assert await world.desk.until_told(1) == [("user_left", 0)]
 
 
 async def test_a_dispatcher_that_drains_takes_no_orders_and_lets_the_others_end_well() -> None:

@@ -14,7 +14,7 @@ import structlog
 
 from targon.gateway.dispatch_hedging import FirstTokenTimes, Hedging
 from targon.gateway.dispatch_metrics import DispatchMetrics
-from targon.gateway.dispatch_pursuit import Run
+from targon.gateway.dispatch_pursuit import Paused, Run
 from targon.gateway.errors import ServiceFailed
 from targon.gateway.ports import Desk, Finished
 from targon.protocol.keys import Signer
@@ -22,6 +22,7 @@ from targon.transport import (
     Answer,
     BadResponse,
     Deadlines,
+    Disconnected,
     LocalFault,
     NeuronClient,
     TimedOut,
@@ -51,8 +52,8 @@ class Patience:
     """For the desk to draw a prover and to log the attempt."""
     settle_s: float = 30.0
     """For the desk to log how an errand ended; whose fault a failure is may take it 10 s to find out."""
-    reader_s: float = 30.0
-    """For a user to read on, once ``buffer_bytes`` wait for him."""
+    reader_s: float = 20.0
+    """For a user to read on, once ``buffer_bytes`` wait for him. Less than provers wait for us (30 s, ours)."""
     buffer_bytes: int = 1 << 18
     """Of one answer: what has come and was not read yet."""
 
@@ -90,24 +91,30 @@ class ErrandRunner:
         if run.why is not None:
             self._tell(run)
             return
-        now_s = asyncio.get_running_loop().time
+        loop, patience = asyncio.get_running_loop(), self._patience
         outcome: Outcome | None = None
-        # One scope for both waits: they cost more than all else that is done here.
-        with anyio.CancelScope(shield=True, deadline=now_s() + self._patience.take_s) as scope:
+        # One scope for both waits: scopes cost more than all else that is done here.
+        last_s = loop.time() + patience.take_s + patience.settle_s
+        with anyio.CancelScope(shield=True, deadline=last_s) as scope:
+            late = loop.call_later(patience.take_s, self._late, run)
             run.errand = await self._take(run)
+            late.cancel()
             if run.errand is None:
                 return
-            if run.why is None and not scope.cancel_called:
-                run.scope, scope.deadline = scope, now_s() + self._patience.first_token_s
+            if run.why is None:
+                run.scope, scope.deadline = scope, loop.time() + patience.first_token_s
                 outcome = await self._ask(run, run.errand, scope)
-        asked, run.scope = run.scope is not None, None
+        run.scope = None
         if run.errand is None:
-            waited_s = self._patience.take_s
-            run.fail(NotReady(f"the verifier's desk did not answer within {waited_s:g} s", RETRY_S))
             return
-        if outcome is None and run.why is None and asked:
-            outcome = TimedOut(run.errand.axon, "first byte", self._patience.first_token_s)
-        await self._settle(run, run.errand, outcome or run.why or "user_left")
+        if outcome is None:
+            outcome = run.why or TimedOut(run.errand.axon, "first byte", patience.first_token_s)
+        await self._settle(run, run.errand, outcome)
+
+    def _late(self, run: Run) -> None:
+        """The desk has given nothing yet. Nobody waits for it any more; what it gives still is withdrawn."""
+        run.why = run.pursuit.why(run)
+        run.fail(NotReady(f"the verifier's desk did not answer within {self._patience.take_s:g} s", RETRY_S))
 
     async def _take(self, run: Run) -> Errand | None:
         """An attempt that is being logged is waited for, even if nobody wants it any more."""
@@ -132,7 +139,9 @@ class ErrandRunner:
         try:
             return await self._read(run, errand, scope)
         except TransportError as error:
-            return error
+            # Whoever isn't read from may hang up: that is not held against him.
+            gave_up = run.paused is not None and isinstance(error, (Disconnected, TimedOut))
+            return "user_left" if gave_up else error
         except Exception as error:  # noqa: BLE001 - as above
             self._report("an errand broke", error, attempt=errand.request.attempt)
             return LocalFault(errand.axon, f"an error of our own: {type(error).__name__}")
@@ -141,14 +150,15 @@ class ErrandRunner:
         sent_s = self._monotonic_s()
         first_s = sent_s
         tokens = 0
-        paused: _Paused | None = None
         stream = self._client.stream(
             errand.axon, errand.request, self._signer, deadlines=self._patience.prover
         )
         async with aclosing(stream) as parts:
             async for part in parts:
                 if isinstance(part, Answer):
-                    return self._checked(run, errand, part if paused is None else _unpaused(part, paused))
+                    return self._checked(
+                        run, errand, part if run.paused is None else _unpaused(part, run.paused)
+                    )
                 if not run.begun:
                     if not part.token_ids:
                         if part.text:
@@ -163,7 +173,7 @@ class ErrandRunner:
                     return BadResponse(errand.axon, "inconsistent", trouble)
                 tokens += len(part.token_ids)
                 if run.buffer.full:
-                    paused = paused or _Paused(self._monotonic_s() - first_s, tokens)
+                    run.paused = run.paused or Paused(self._monotonic_s() - first_s, tokens)
                     if not await run.buffer.room(self._patience.reader_s):
                         return "user_left"
         return BadResponse(errand.axon, "malformed", "the stream ended without its answer")
@@ -237,7 +247,7 @@ class ErrandRunner:
         if run.begun and run.end is None and not run.pursuit.stopped:
             run.conclude(
                 ServiceFailed(
-                    f"the answer was not read for {self._patience.reader_s:g} s, and was broken off",
+                    "the answer was read too slowly, and was broken off: more of it was waiting than is kept",
                     begun=True,
                 )
             )
@@ -245,17 +255,7 @@ class ErrandRunner:
             run.fail(NotReady("the verifier is being stopped", RETRY_S))
 
 
-@dataclass(frozen=True, slots=True)
-class _Paused:
-    """When we first stopped reading, for a user who did."""
-
-    after_s: float
-    """After the first token."""
-    tokens: int
-    """That had come by then."""
-
-
-def _unpaused(answer: Answer, paused: _Paused) -> Answer:
+def _unpaused(answer: Answer, paused: Paused) -> Answer:
     """The answer with the speed that was seen until we stopped reading; from then on it was the user's own."""
     timing = answer.timing
     seen = timing.first_token_s is not None and paused.after_s >= SPEED_SEEN_S

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 import anyio
@@ -39,6 +40,16 @@ Because = Literal["order", "failover", "hedge"]
 """Why an errand is sent: it is the order's first, or one before it failed, or is slow."""
 
 
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """When we first stopped reading a prover's answer, for a user who did."""
+
+    after_s: float
+    """After the first token."""
+    tokens: int
+    """That had come by then."""
+
+
 class Run:
     """One errand of an order, from before it is taken until it is settled."""
 
@@ -51,6 +62,7 @@ class Run:
         "failure",
         "instead_of",
         "logprobs",
+        "paused",
         "pursuit",
         "scope",
         "texts",
@@ -70,6 +82,8 @@ class Run:
         self.texts: list[str] = []
         self.logprobs: list[float] | None = []
         """All that were streamed; None once a token came without one."""
+        self.paused: Paused | None = None
+        """None while the prover was read from all the time."""
         self.why: WhyWithdrawn | None = None
         """Why it is to be ended by our side."""
         self.failure: Failure | None = None
