@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
@@ -435,3 +436,37 @@ async def test_inferences_run_on_over_an_intervals_end(world: World) -> None:
     assert isinstance(events[settled.record], Answered)
     turns = [at for at, event in enumerate(events) if event.kind == "interval_closed"]
     assert all(events[at + 1].kind == "interval_opened" for at in turns), "one append: one is always open"
+
+
+async def test_an_answer_that_cannot_be_kept_for_its_audit_is_not_given_out(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    async with world.prover("Honest"), office(world) as here:
+        await here.serve()
+        monkeypatch.setattr("targon.verifier.retained.Retained._keep", full)
+        while True:
+            errand = await here.take()
+            try:
+                await here.desk.answered(errand, await here.send(errand))
+            except NotReady:
+                break
+        verdict = await here.verdict_on(errand)
+        monkeypatch.undo()
+    assert (verdict.outcome, verdict.replied) == ("inconclusive", True)
+    assert "could not keep the answer" in verdict.reason
+
+
+async def test_an_errand_that_nobody_settles_does_not_stay_open_for_ever(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("targon.verifier.desk.ERRAND_S", 0.1)
+    async with world.prover("Honest"), office(world) as here:
+        errand = await here.take()
+        number = errand.request.attempt_number
+        events = await here.events_until(
+            lambda events: any(isinstance(e, Withdrawn) and e.attempt == number for e in events)
+        )
+    assert any(isinstance(event, Withdrawn) and event.why == "user_left" for event in events)

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from targon.chain import Metagraph, Neuron
-from targon.ledger import Attempt, IntervalClosed, ProverStanding, Record, Standings, Verdict
+from targon.ledger import Answered, Attempt, IntervalClosed, ProverStanding, Record, Standings, Verdict
 from targon.localnet.cast import CHEAT_WORDS, Player
 from targon.localnet.network import Network, Seat
 from targon.protocol.weights import NoWeights
@@ -25,6 +25,8 @@ class Tally:
     """What the view counts beside the standings."""
 
     verdicts: int = 0
+    inferences: int = 0
+    """That were answered."""
     tokens: int = 0
     intervals_closed: int = 0
     first_at_s: float | None = None
@@ -38,6 +40,8 @@ class Tally:
             self.intervals_closed += 1
         elif isinstance(event, Attempt) and self.first_at_s is None:
             self.first_at_s = now_s
+        elif isinstance(event, Answered):
+            self.inferences += 1
         elif isinstance(event, Verdict):
             self.verdicts += 1
             self.tokens += event.tokens
@@ -87,6 +91,7 @@ def _headline(network: Network, metagraph: Metagraph, tally: Tally, now_s: float
     text.append(f"   interval {interval} ({place + 1}/{length} blocks, {tally.intervals_closed} closed")
     text.append(f" of {goal})" if goal else ")")
     text.append(f"   {tally.verdicts} verdicts, {tally.per_minute(now_s):.0f} a minute")
+    text.append(f"   {tally.inferences} inferences")
     text.append(f"   {tally.tokens_per_s(now_s):.0f} tokens/s verified")
     return text
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -168,3 +170,11 @@ def attempt_event(
         counted=counted,
         route=route,
     )
+
+
+def salted(random: bytes, user_seed: int | None) -> bytes:
+    """The salt of a user's request: 32 random bytes, into which the user's own seed is mixed by HMAC-SHA256. What is
+    drawn doesn't depend on it."""
+    if user_seed is None:
+        return random
+    return hmac.new(random, b"user seed" + user_seed.to_bytes(8, "big", signed=True), hashlib.sha256).digest()

@@ -13,12 +13,12 @@ import anyio
 import structlog
 
 from targon.engines import Engine, EngineError
-from targon.ledger import Verdict
 from targon.protocol.primitives import Hotkey
 from targon.protocol.tiers import TIERS, Tier
-from targon.verification import Judgement, reason_about
+from targon.verification import Judgement
 from targon.verifier.asking import Asker
 from targon.verifier.book import Book
+from targon.verifier.delivery import inconclusive_delivery
 from targon.verifier.journal import Journal
 from targon.verifier.metrics import VerifierMetrics
 from targon.verifier.retained import Content, ContentUnreadable, Retained
@@ -97,14 +97,8 @@ class Audits:
             logger.error("content_unreadable", attempt=attempt, error=str(error))
             content = None
         if content is None:
-            verdict = Verdict(
-                attempt=attempt,
-                outcome="inconclusive",
-                method="delivery",
-                score=0.0,
-                reason=reason_about(asked.dialect, "the verifier has lost the answer that it was to judge"),
-                replied=True,
-            )
+            why = "the verifier has lost the answer that it was to judge"
+            verdict = inconclusive_delivery(attempt, asked.dialect, why, replied=True)
         else:
             standing = self._journal.standings.prover(asked.prover)
             tier = Tier.BRONZE if standing is None else standing.tier

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from targon.chain import Axon
+from targon.ledger import Verdict
 from targon.protocol.keys import Signer
-from targon.protocol.messages import GenerateRequest, GenerateResponse
+from targon.protocol.messages import Dialect, GenerateRequest, GenerateResponse
 from targon.transport import BadResponse, Code, LocalFault, NeuronClient, Refused, TransportError
+from targon.verification import reason_about
 
 STALE = (Code.STALE_BLOCK, Code.WRONG_BLOCK_HASH)
 FULL = (
@@ -68,3 +70,15 @@ def undelivered(error: TransportError) -> Undelivered:
             full=error.code in FULL,
         )
     return Undelivered(str(error), replied=isinstance(error, BadResponse), ours=isinstance(error, LocalFault))
+
+
+def inconclusive_delivery(attempt: int, dialect: Dialect, reason: str, *, replied: bool) -> Verdict:
+    """The verdict on an attempt of which nothing can be known, through our own fault."""
+    return Verdict(
+        attempt=attempt,
+        outcome="inconclusive",
+        method="delivery",
+        score=0.0,
+        reason=reason_about(dialect, reason)[:2000],
+        replied=replied,
+    )

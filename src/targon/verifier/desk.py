@@ -14,8 +14,6 @@ inconclusive at the next start) and how busy each prover is.
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -43,11 +41,11 @@ from targon.transport.errands import (
     UnknownModel,
     WhyWithdrawn,
 )
-from targon.verifier.asking import Asker, Moment, attempt_event
+from targon.verifier.asking import Asker, Moment, attempt_event, salted
 from targon.verifier.audits import Audits
 from targon.verifier.book import Book
 from targon.verifier.challenges import Challenge
-from targon.verifier.delivery import undelivered
+from targon.verifier.delivery import inconclusive_delivery, undelivered
 from targon.verifier.dialects import Offers, dialect_for
 from targon.verifier.examination import Examination
 from targon.verifier.filing import Filing
@@ -56,7 +54,7 @@ from targon.verifier.loads import Loads
 from targon.verifier.metrics import VerifierMetrics
 from targon.verifier.moments import Moments
 from targon.verifier.rates import AuditRates
-from targon.verifier.retained import Content
+from targon.verifier.retained import Content, ContentUnwritten
 from targon.verifier.routes import BUSY_RETRY_S, Routes
 from targon.verifier.sizes import Size, Sizes, check_order, sampling_of
 
@@ -185,7 +183,8 @@ class Desk:
             moment = self._moment()
             standing = self._journal.standings.prover(prover)
             offered = self._offers.of(prover, moment.block)
-            if standing is None or standing.requests_left < 1 or prover not in self._routes.axons:
+            serves = standing is not None and standing.uid is not None and prover in self._routes.axons
+            if standing is None or not serves or standing.requests_left < 1:
                 raise NobodyFree(f"{prover} doesn't serve, or is at its tier's limit", BUSY_RETRY_S)
             dialect = dialect_for(offered, standing.score, challenge.temperature)
             sampling = challenge.sampling(dialect)
@@ -274,7 +273,7 @@ class Desk:
             speed = answer.timing.tokens_per_s
             if out.audited:
                 content = Content(request=request, response=answer.response, tokens_per_s=speed)
-                await self._audits.keep(content, own=out.own)
+                await self._keep(content, out)
 
             def make(_: int) -> list[Event]:
                 self._check_open(number)
@@ -298,6 +297,18 @@ class Desk:
         if out.audited:
             self._audits.add(number)
         return Settled(errand.receipt_id, record.seq, record.hash)
+
+    async def _keep(self, content: Content, out: _Out) -> None:
+        """Keep what an audit needs. An answer that can't be kept is not given out: it could never be judged."""
+        try:
+            await self._audits.keep(content, own=out.own)
+        except ContentUnwritten as error:
+            request, why = out.errand.request, f"the verifier could not keep the answer: {error}"
+            lost = inconclusive_delivery(request.attempt_number, request.sampling.dialect, why, replied=True)
+            await self._book.record(lost, None, Hotkey(out.errand.request.prover))
+            self._ended(out, "failed")
+            self._metrics.judged(lost)
+            raise NotReady("the verifier can't keep what an audit needs now", NOT_READY_RETRY_S) from error
 
     async def failed(self, errand: Errand, error: TransportError) -> Fault:
         """Log that no whole answer came; returns whose fault it was."""
@@ -378,11 +389,3 @@ class Desk:
     def _ended(self, out: _Out, how: str) -> None:
         self._loads.end(Hotkey(out.errand.request.prover))
         self._metrics.inference(how)
-
-
-def salted(random: bytes, user_seed: int | None) -> bytes:
-    """The salt of a user's request: 32 random bytes, into which the user's own seed is mixed by HMAC-SHA256. What is
-    drawn doesn't depend on it."""
-    if user_seed is None:
-        return random
-    return hmac.new(random, b"user seed" + user_seed.to_bytes(8, "big", signed=True), hashlib.sha256).digest()

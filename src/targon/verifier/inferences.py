@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import anyio
+import structlog
 from anyio.abc import TaskGroup
 
 from targon.chain import Chain, Neuron, SubnetInfo
@@ -30,10 +31,12 @@ from targon.verifier.moments import Moments
 from targon.verifier.own import OwnInferences
 from targon.verifier.ports import PrivateInputs
 from targon.verifier.receipt_index import ReceiptIndex
-from targon.verifier.retained import Content, Retained
+from targon.verifier.retained import Content, ContentUnwritten, Retained
 from targon.verifier.routes import Routes
 from targon.verifier.settings import VerifierSettings
 from targon.verifier.sizes import Sizes
+
+logger = structlog.get_logger(__name__)
 
 
 class Inferences:
@@ -133,7 +136,10 @@ class Inferences:
 
     async def keep_challenge(self, content: Content) -> None:
         """Keep an answer to a challenge, for whoever checks an exported log."""
-        await self._audits.keep(content, own=True)
+        try:
+            await self._audits.keep(content, own=True)
+        except ContentUnwritten as error:
+            logger.warning("challenge_not_kept", error=str(error))
 
     def seat(self, provers: Iterable[Neuron]) -> None:
         """Who serves, by the chain."""

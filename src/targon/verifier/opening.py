@@ -9,11 +9,12 @@ import structlog
 from targon import __version__
 from targon.chain import Chain, SubnetInfo
 from targon.engines import ModelIdentity
-from targon.ledger import CalibrationAdopted, LogOpened, ModelEntry, StepClosed, Verdict
+from targon.ledger import CalibrationAdopted, LogOpened, ModelEntry, StepClosed
 from targon.protocol import draws
 from targon.protocol.primitives import SPEC_VERSION, Hotkey, Interval
 from targon.protocol.profile import Profile
-from targon.verification import Calibration, reason_about
+from targon.verification import Calibration
+from targon.verifier.delivery import inconclusive_delivery
 from targon.verifier.journal import Journal
 
 logger = structlog.get_logger(__name__)
@@ -99,14 +100,7 @@ async def close_open_attempts(journal: Journal, reason: str) -> None:
     """
     standings = journal.standings
     verdicts = [
-        Verdict(
-            attempt=attempt,
-            outcome="inconclusive",
-            method="delivery",
-            score=0.0,
-            reason=reason_about(event.dialect, reason),
-            replied=False,
-        )
+        inconclusive_delivery(attempt, event.dialect, reason, replied=False)
         for attempt, event in sorted(standings.open_attempts.items())
     ]
     ends = [StepClosed(block=standings.block)] if standings.step_open else []

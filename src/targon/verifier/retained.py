@@ -47,6 +47,10 @@ class ContentUnreadable(Exception):
     """What was kept can't be read: another key, or damage. The message says what to do."""
 
 
+class ContentUnwritten(Exception):
+    """What should be kept can't be written: the disk is full, say."""
+
+
 class Content(Message):
     """One answer, and what was asked."""
 
@@ -111,9 +115,15 @@ class Retained:
 
         Args:
             own: whether the verifier asked for itself.
+
+        Raises:
+            ContentUnwritten: if it can't be written.
         """
         attempt = content.request.attempt_number
-        await self._in_thread(lambda: self._keep(attempt, self._seal(attempt, content), own))
+        try:
+            await self._in_thread(lambda: self._keep(attempt, self._seal(attempt, content), own))
+        except sqlite3.Error as error:
+            raise ContentUnwritten(f"{FILE}: {error}; look at its disk") from error
 
     async def get(self, attempt: int) -> Content | None:
         """What is kept of an attempt; None: nothing is.

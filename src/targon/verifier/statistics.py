@@ -44,6 +44,7 @@ def statistics(standings: Standings) -> dict[str, float]:
         "passed": passed,
         "inconclusive": sum(prover.inconclusive for prover in provers),
         "open_attempts": len(standings.open_attempts),
+        "under_audit": len(standings.under_audit),
         "verified_tokens": sum(prover.verified_tokens for prover in provers),
     }
     if attempts:
