@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import json
 import subprocess
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, aclosing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.gateway.answer import NAME, make_folder
 from benchmarks.gateway.others import Place
 from benchmarks.gateway.processes import free_port, module, running, wait_for_http
+from targon.ledger import Answered, Attempt, SqliteLog
 from targon.verification.shipped import SHIPPED
 
 BLOCK_SECONDS = 1.0
@@ -120,4 +120,16 @@ def network(folder: Path, engine_port: int) -> Iterator[Network]:
         }
         wait_for_http(verifier_port, "/v1/models", processes["verifier"], folder / "verifier.out")
         yield Network(folder, engine_port, prover_port, Place("TARGON", verifier_port), processes)
-        time.sleep(0)
+
+
+async def settled(ours: Network) -> tuple[int, int]:
+    """Inferences of users that the log has as answered, and attempts at them."""
+    users: set[int] = set()
+    answered = 0
+    async with aclosing(await SqliteLog.open(ours.log, read_only=True)) as log:
+        async for record in log.read():
+            if isinstance(record.event, Attempt) and record.event.route is not None:
+                users.add(record.seq)
+            elif isinstance(record.event, Answered):
+                answered += record.event.attempt in users
+    return answered, len(users)
