@@ -1,7 +1,7 @@
 """The gateway beside LiteLLM's proxy and SGLang's router, on the same machine, in front of the same instant engine.
 
-Each has the machine for itself while it is measured; load, gateway and engine share it. Throughput: wrk, 64 connections,
-each asking again once it is answered, sixteen tokens, whole and streamed. Latency: requests at fixed times, at a fifth
+Each has the machine for itself while it is measured; load, gateway and engine share it. Throughput: wrk, 64 connections
+that each ask again once it is answered, sixteen tokens, whole and streamed. Latency: requests at fixed times, at a fifth
 of what was just measured, tokens at a steady pace, against asking the engine directly at the same times. Then 10,000
 streams that are open at once, and clients that don't read.
 
