@@ -1,9 +1,9 @@
 """The gateway beside LiteLLM's proxy and SGLang's router, on the same machine, in front of the same instant engine.
 
 Each has the machine for itself while it is measured; load, gateway and engine share it. Throughput: wrk, 64 connections
-that each ask again once it is answered, sixteen tokens, whole and streamed. Latency: requests at fixed times, at a fifth
-of what was just measured, tokens at a steady pace, against asking the engine directly at the same times. Then 10,000
-streams that are open at once, and clients that don't read.
+that each ask again once it is answered, sixteen tokens, whole and streamed. Latency: requests at fixed times, at a
+fifth of what was just measured, tokens at a steady pace, against asking the engine directly at the same times. Then
+10,000 streams that are open at once, and clients that don't read.
 
 TARGON is measured as it is used: user → verifier with its gateway → prover → engine, each a process, with keys, signed
 messages, receipts, audits and the log on; the log is asked afterwards whether it holds every answer that was counted.
@@ -22,8 +22,8 @@ import uvloop
 
 from benchmarks.gateway import holding, others, wrk
 from benchmarks.gateway.answer import TOKENS
-from benchmarks.gateway.network import Network, engine, network, settled
 from benchmarks.gateway.others import NotInstalled, Place
+from benchmarks.gateway.ours import Network, engine, network, settled
 from benchmarks.gateway.processes import allow_open_files, free_port, get, running, wait_for_http
 from benchmarks.gateway.streams import Timed, open_loop
 from benchmarks.row import Row

@@ -6,7 +6,7 @@ import asyncio
 
 import uvloop
 
-from benchmarks.gateway.network import Network
+from benchmarks.gateway.ours import Network
 from benchmarks.gateway.processes import get, memory_mb
 from benchmarks.gateway.streams import held
 from benchmarks.row import Row

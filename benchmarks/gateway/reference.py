@@ -70,6 +70,9 @@ class InstantReference:
     async def prompt_token_ids(self, messages: Sequence[ChatMessage]) -> tuple[TokenId, ...]:
         return self._model.prompt(messages).token_ids
 
+    async def tokenizer_json(self) -> str:
+        return self._model.chat.as_json()
+
     async def text(self, token_ids: Sequence[TokenId], stop: Sequence[str]) -> str:
         return answer_text(token_ids, self._model.chat.decode, eos_ids=self._model.eos_ids, stop=stop)
 

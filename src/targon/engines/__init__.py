@@ -22,6 +22,7 @@ from targon.engines.port import (
     Scores,
     ScoreTask,
     Step,
+    Tokenized,
 )
 from targon.engines.replay_by_score import replay_by_score
 from targon.engines.sentence_embedder import SentenceEmbedder, open_sentence_embedder
@@ -46,6 +47,7 @@ __all__ = [
     "Step",
     "TaskRefused",
     "TextStream",
+    "Tokenized",
     "batches_of",
     "connect_engine",
     "engine_answers",

@@ -82,6 +82,10 @@ class ChatTokenizer:
         """Text of token ids, special tokens left out."""
         return str(self._backend.decode(list(token_ids), skip_special_tokens=True))
 
+    def as_json(self) -> str:
+        """The tokenizer in the form of a ``tokenizer.json``, from which another process can make the same one."""
+        return str(self._backend.to_str())
+
     def growing_text(self) -> Grow:
         """The text of an answer to come, token by token."""
         return WholeText(self.decode) if self._token_bytes is None else ByteText(self._token_bytes)

@@ -12,6 +12,7 @@ from typing import NoReturn, TypeVar
 
 import aiohttp
 import anyio
+from anyio import to_thread
 from pydantic import ValidationError
 
 from targon.engines import wire
@@ -25,9 +26,11 @@ from targon.engines.port import (
     ScoreTask,
     Step,
 )
+from targon.engines.task_checks import check_token_ids
 from targon.protocol.errors import MalformedMessage
 from targon.protocol.messages import ChatMessage, Message
 from targon.protocol.primitives import TokenId
+from targon.protocol.text import Decode, answer_text
 
 B = TypeVar("B", bound=Message)
 
@@ -73,6 +76,8 @@ class EngineClient:
     ) -> None:
         self._session = session
         self._identity = identity
+        self._decode: Decode | None = None
+        self._tokenizer_asked = False
         self._calls = _Calls(session, path, timeout_s)
         self._checks = _Calls(session, path, min(CHECK_SECONDS, timeout_s))
 
@@ -131,9 +136,33 @@ class EngineClient:
         return (await self._calls.ask("/prompt_token_ids", body, wire.TokenIdsBody)).token_ids
 
     async def text(self, token_ids: Sequence[TokenId], stop: Sequence[str]) -> str:
+        """Text by the engine's own tokenizer, which is fetched once: users wait for every answer's text to be looked
+        at."""
+        if not self._tokenizer_asked:
+            self._decode = await self._fetch_tokenizer()
+            self._tokenizer_asked = True
+        if self._decode is not None:
+            check_token_ids(token_ids, self._identity)
+            return answer_text(token_ids, self._decode, eos_ids=self._identity.eos_ids, stop=stop)
         with _sendable():
             body = wire.TextBody(token_ids=tuple(token_ids), stop=tuple(stop))
         return (await self._calls.ask("/text", body, wire.TextAnswer)).text
+
+    async def _fetch_tokenizer(self) -> Decode | None:
+        """How the engine's tokenizer decodes; None if it doesn't hand it out.
+
+        Raises:
+            EngineUnavailable: if it doesn't answer. It is asked again then.
+        """
+        try:
+            data = await self._calls.fetch("/tokenizer")
+        except TaskRefused:
+            return None
+        # imported late: a prover never needs it
+        from tokenizers import Tokenizer
+
+        tokenizer = await to_thread.run_sync(Tokenizer.from_buffer, data)
+        return lambda ids: str(tokenizer.decode(list(ids), skip_special_tokens=True))
 
     async def check(self) -> None:
         identity = (await self._checks.get("/check", wire.IdentityBody)).identity()
@@ -158,6 +187,10 @@ class _Calls:
     async def get(self, route: str, kind: type[B]) -> B:
         async with self._request("GET", route, None) as response:
             return self._parse(kind, await self.read(response))
+
+    async def fetch(self, route: str) -> bytes:
+        async with self._request("GET", route, None) as response:
+            return await self.read(response)
 
     async def ask(self, route: str, body: Message, kind: type[B]) -> B:
         async with self.post(route, body) as response:

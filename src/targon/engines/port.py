@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -125,6 +125,15 @@ class Replayed:
     """Length of the rendered prompt."""
     top_k: int = 0
     """How many of the most likely tokens were seen per position; 0: the whole vocabulary."""
+
+
+@runtime_checkable
+class Tokenized(Protocol):
+    """An engine that can hand out its tokenizer, so that token ids become text without asking it each time."""
+
+    async def tokenizer_json(self) -> str:
+        """It, in the form of a ``tokenizer.json``."""
+        ...
 
 
 class Engine(Protocol):

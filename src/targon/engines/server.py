@@ -14,7 +14,7 @@ from anyio import to_thread
 
 from targon.engines import wire
 from targon.engines.errors import EngineError, EngineUnavailable, TaskRefused
-from targon.engines.port import Engine
+from targon.engines.port import Engine, Tokenized
 from targon.protocol.errors import MalformedMessage
 from targon.protocol.messages import Message
 
@@ -62,6 +62,7 @@ class EngineServer:
                 web.get("/check", self._check),
                 web.post("/prompt_token_ids", self._prompt_token_ids),
                 web.post("/text", self._text),
+                web.get("/tokenizer", self._tokenizer),
                 web.post("/generate", self._generate),
                 web.post("/score", self._score),
                 web.post("/replay", self._replay),
@@ -83,6 +84,11 @@ class EngineServer:
     async def _text(self, request: web.Request) -> web.Response:
         body = await _body(request, wire.TextBody)
         return _answer(wire.TextAnswer(text=await self._engine.text(body.token_ids, body.stop)))
+
+    async def _tokenizer(self, _request: web.Request) -> web.Response:
+        if not isinstance(self._engine, Tokenized):
+            raise TaskRefused("this engine hands out no tokenizer: ask it for the text")
+        return web.Response(text=await self._engine.tokenizer_json(), content_type="application/json")
 
     async def _generate(self, request: web.Request) -> web.StreamResponse:
         body = await _body(request, wire.GenerateBody)

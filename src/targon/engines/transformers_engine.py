@@ -157,6 +157,9 @@ class TransformersEngine:
     async def prompt_token_ids(self, messages: Sequence[ChatMessage]) -> tuple[TokenId, ...]:
         return await to_thread.run_sync(self._chat.encode, messages)
 
+    async def tokenizer_json(self) -> str:
+        return self._chat.as_json()
+
     async def text(self, token_ids: Sequence[TokenId], stop: Sequence[str]) -> str:
         check_token_ids(token_ids, self._identity)
         return answer_text(token_ids, self._chat.decode, eos_ids=self._identity.eos_ids, stop=stop)

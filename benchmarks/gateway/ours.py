@@ -17,9 +17,10 @@ from benchmarks.gateway.answer import NAME, make_folder
 from benchmarks.gateway.others import Place
 from benchmarks.gateway.processes import free_port, module, running, wait_for_http
 from targon.ledger import Answered, Attempt, SqliteLog
+from targon.verification import Calibration
 from targon.verification.shipped import SHIPPED
 
-BLOCK_SECONDS = 1.0
+BLOCK_SECONDS = 0.5
 PATIENCE_S = 600.0
 """Seconds that a prover has for a whole answer, so that streams can be left alone."""
 
@@ -88,9 +89,10 @@ class Cast:
         """A calibration for the instant reference: that of the default model, under its name."""
         model = make_folder(self.folder / NAME)
         shipped = json.loads(min(SHIPPED.glob("*.json")).read_text("utf-8"))
-        path = self.folder / "calibration.json"
         changed = {**shipped, "model_digest": model.digest, "engine": "instant", "dtype": "float32"}
-        path.write_text(json.dumps(changed), "utf-8")
+        calibration = Calibration.model_validate_json(json.dumps(changed))
+        path = self.folder / f"{calibration.digest()}.json"
+        path.write_bytes(calibration.to_bytes())
         return path
 
     def verifier(self, port: int) -> list[str]:
