@@ -46,6 +46,8 @@ class Network:
     def running(
         self, role: str, name: str, *flags: str, engine: Sequence[str] | None = None
     ) -> Iterator[subprocess.Popen[bytes]]:
+        if role == "verifier" and not any(flag.startswith("--gateway.") for flag in flags):
+            flags = (*flags, "--gateway.port", str(free_port()))
         command = [
             *(sys.executable, "-m", "targon.cli", role),
             *("--subtensor.chain_endpoint", f"sqlite://{self.chain}"),

@@ -105,6 +105,19 @@ def test_one_file_serves_both_roles(file):
     assert load("verifier", config, {}).options.wallet.name == "v"
 
 
+def test_one_file_serves_a_verifier_and_its_gateway(file):
+    file.write_text("[verifier.gateway]\noff = true\n[gateway.gateway]\nport = 9999\n")
+    config = ("--config", str(file))
+    assert load("verifier", config, {}).options.gateway.off is True
+    assert load("gateway", config, {}).options.gateway.port == 9999
+
+
+@pytest.mark.parametrize("role", ["verifier", "gateway"])
+def test_a_table_of_the_gateway_s_options_is_no_role_s(file, role):
+    file.write_text("[gateway]\nport = 9999\n")
+    assert load(role, ("--config", str(file)), {}).options.gateway.port == 9999
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -247,7 +260,7 @@ def test_the_database_is_given_by_any_of_its_options_from_any_source(file):
     assert given(("--config", str(file)))
 
 
-@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("role", ["prover", "verifier"])
 def test_a_tgi_is_used_only_where_its_address_is_given(role):
     default = load(role, (), {}).options
     address = str(value_of(default, "neuron.tgi_endpoint"))

@@ -15,7 +15,7 @@ from bittensor.keyfiles import Keypair
 from openai import AsyncOpenAI, OpenAI
 from prometheus_client import CollectorRegistry
 
-from targon.gateway.api import Front, FrontSettings
+from targon.gateway.api import Door, Front, FrontSettings
 from targon.gateway.keyring import KeyRing
 from targon.gateway.keys import Allowed, KeyFile
 from targon.gateway.ports import Began, Delta, Finished
@@ -161,6 +161,7 @@ class World:
     """A running front, its keys, and whoever fulfils its orders."""
 
     front: Front
+    port: int
     script: Script
     file: KeyFile
     ring: KeyRing
@@ -169,7 +170,7 @@ class World:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.front.port}/v1"
+        return f"http://127.0.0.1:{self.port}/v1"
 
     def client(self, key: str | None = None, **options: Any) -> Any:
         return AsyncOpenAI(base_url=self.url, api_key=key or self.key, **({"max_retries": 0} | options))
@@ -179,7 +180,7 @@ class World:
 
     async def raw(self, request: bytes, *, until_closed: bool = False) -> tuple[int, dict[str, str], bytes]:
         """Send bytes; returns status, headers and body of the reply."""
-        stream = await anyio.connect_tcp("127.0.0.1", self.front.port)
+        stream = await anyio.connect_tcp("127.0.0.1", self.port)
         async with stream:
             await stream.send(request)
             with anyio.fail_after(20):
@@ -244,12 +245,13 @@ async def a_front(
     ring = KeyRing(file, open_to_all=open_to_all, look_s=0.05)
     registry = CollectorRegistry()
     more = {} if limits is None else {"limits": limits}
-    front = Front(script, ring, FrontSettings(**({"port": 0} | settings)), registry=registry, **more)
     try:
-        async with anyio.create_task_group() as tasks:
-            await tasks.start(front.run)
-            yield World(front, script, file, ring, key, registry)
-            front.stop()
+        with Door(FrontSettings(**({"port": 0} | settings))) as door:
+            front = Front(script, ring, door, registry=registry, **more)
+            async with anyio.create_task_group() as tasks:
+                await tasks.start(front.run)
+                yield World(front, door.port, script, file, ring, key, registry)
+                front.stop()
     finally:
         file.close()
 

@@ -358,7 +358,7 @@ async def test_other_ways_to_go_wrong_have_the_same_form(tmp_path, request_line,
 )
 async def test_what_is_no_http_costs_a_connection_and_nothing_else(tmp_path, garbage):
     async with a_front(tmp_path) as world:
-        async with await anyio.connect_tcp("127.0.0.1", world.front.port) as stream:
+        async with await anyio.connect_tcp("127.0.0.1", world.port) as stream:
             await stream.send(garbage + b"\r\n\r\n")
             with anyio.fail_after(5):
                 reply = b""
@@ -373,7 +373,7 @@ async def test_what_is_no_http_costs_a_connection_and_nothing_else(tmp_path, gar
 
 async def test_a_client_that_leaves_before_its_body_is_whole_is_forgotten(tmp_path):
     async with a_front(tmp_path) as world:
-        async with await anyio.connect_tcp("127.0.0.1", world.front.port) as stream:
+        async with await anyio.connect_tcp("127.0.0.1", world.port) as stream:
             head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {world.key}\r\n"
             head += "content-type: application/json\r\ncontent-length: 100\r\n\r\n{"
             await stream.send(head.encode())

@@ -11,12 +11,18 @@ from typing import Literal, get_args, get_origin
 
 from pydantic import BaseModel, SecretStr
 
-from targon.cli.options import RoleOptions
+from targon.cli.gateway_options import GatewayOptions
+from targon.cli.options import ProcessOptions
 from targon.cli.prover_options import ProverOptions
 from targon.cli.verifier_options import VerifierOptions
 
-RoleName = Literal["prover", "verifier"]
-ROLES: dict[RoleName, type[RoleOptions]] = {"prover": ProverOptions, "verifier": VerifierOptions}
+NeuronName = Literal["prover", "verifier"]
+RoleName = Literal["prover", "verifier", "gateway"]
+ROLES: dict[RoleName, type[ProcessOptions]] = {
+    "prover": ProverOptions,
+    "verifier": VerifierOptions,
+    "gateway": GatewayOptions,
+}
 
 SHOWN_SECRET = "********"  # noqa: S105 - what is shown in place of one
 

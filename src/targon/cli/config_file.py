@@ -1,6 +1,7 @@
 """Files of options: TOML, with tables named as the flags are.
 
-A file speaks of one role, or of both in the tables ``[prover]`` and ``[verifier]``::
+A file speaks of one role, or of several in the tables ``[prover]``, ``[verifier]`` and ``[gateway]``. Where there is
+neither of the first two, ``[gateway]`` is a table of options, as others are::
 
     [wallet]                 [verifier.wallet]
     name = "mine"            name = "mine"
@@ -18,6 +19,9 @@ from typing import Any
 
 from targon.cli.catalog import ROLES, RoleName, nearest
 from targon.cli.errors import WrongOptions
+
+_NEURONS = frozenset({"prover", "verifier"})
+"""A table of either name makes a file one of several roles."""
 
 _TABLE = re.compile(r"\s*\[\[?([^\]]+)\]\]?\s*(?:#.*)?$")
 _KEY = re.compile(r"""\s*([\w.\-"']+(?:\s*\.\s*[\w\-"']+)*)\s*=""")
@@ -93,7 +97,7 @@ def _table_of(
     document: Mapping[str, Any], role: RoleName, path: Path, lines: Mapping[str, int]
 ) -> tuple[Mapping[str, Any], str]:
     """The part of a file that speaks of a role, and what its names begin with."""
-    if not ROLES.keys() & document.keys():
+    if not _NEURONS & document.keys():
         return document, ""
     for name in document:
         if name not in ROLES:
@@ -104,8 +108,8 @@ def _table_of(
                 ]
             )
     if role not in document:
-        (other,) = document
-        raise WrongOptions([f"{path}: got options of the {other} only, expected a table [{role}]"])
+        others = " and the ".join(document)
+        raise WrongOptions([f"{path}: got options of the {others} only, expected a table [{role}]"])
     table = document[role]
     if not isinstance(table, dict):
         raise WrongOptions([f"{place(path, _line_of(role, lines), role)}: got a value, expected a table"])

@@ -28,7 +28,7 @@ from targon.cli.catalog import (
 )
 from targon.cli.config_file import others_can_read, place, read_options
 from targon.cli.errors import WrongOptions
-from targon.cli.options import RoleOptions
+from targon.cli.options import ProcessOptions
 
 _EPILOG = """\
 Each option is also a variable of the environment ({variable}) and a line of the
@@ -53,7 +53,8 @@ class Given:
 class Loaded:
     """A role's options, and where each came from."""
 
-    options: RoleOptions
+    options: Any
+    """Of the role's own class."""
     given: Mapping[str, Given]
     """What won, by dotted name; whatever is not here is a default."""
     warnings: tuple[str, ...]
@@ -112,7 +113,7 @@ def load(role: RoleName, arguments: Sequence[str], environment: Mapping[str, str
     return Loaded(options, given, tuple(_warnings(role, given, known)))
 
 
-def _from_flags(role: RoleName, model: type[RoleOptions], arguments: Sequence[str]) -> dict[str, Given]:
+def _from_flags(role: RoleName, model: type[ProcessOptions], arguments: Sequence[str]) -> dict[str, Given]:
     source: CliSettingsSource[Any] = CliSettingsSource(
         model,  # type: ignore[arg-type]  # any model will do where the settings of its class aren't read
         root_parser=FlagParser(role),
@@ -127,7 +128,7 @@ def _from_flags(role: RoleName, model: type[RoleOptions], arguments: Sequence[st
 
 
 def _from_environment(
-    role: RoleName, model: type[RoleOptions], environment: Mapping[str, str], known: Mapping[str, Option]
+    role: RoleName, model: type[ProcessOptions], environment: Mapping[str, str], known: Mapping[str, Option]
 ) -> dict[str, Given]:
     names = {environment_name(role, name): name for name in known}
     aliases = {environment_name(role, alias): name for alias, name in model.ALIASES.items()}
@@ -148,7 +149,7 @@ def _from_environment(
 
 
 def _from_file(
-    path: Path, role: RoleName, model: type[RoleOptions], known: Mapping[str, Option]
+    path: Path, role: RoleName, model: type[ProcessOptions], known: Mapping[str, Option]
 ) -> dict[str, Given]:
     # A file names no other file.
     names = {name for name in known if name != "config"} | model.ALIASES.keys()

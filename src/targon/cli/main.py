@@ -30,6 +30,8 @@ COMMANDS = {
     "localnet": "localnet:LocalnetCommand",
     "prover": "",
     "verifier": "",
+    "gateway": "",
+    "key": "key:KeyCommand",
     "config": "config:ConfigCommand",
     "doctor": "doctor:DoctorCommand",
     "engine": "engine:EngineCommand",
@@ -139,6 +141,8 @@ def expected_errors() -> tuple[type[Exception], ...]:
     from targon.chain import ChainError
     from targon.cli.errors import CommandError
     from targon.engines import EngineError
+    from targon.gateway.errors import GatewayError
+    from targon.gateway.line import LineTaken
     from targon.ledger import LedgerError
     from targon.localnet import FolderInUse, LocalnetFailed, ProcessDied
     from targon.oracle import OracleError
@@ -156,7 +160,9 @@ def expected_errors() -> tuple[type[Exception], ...]:
         CommandError,
         EngineError,
         FolderInUse,
+        GatewayError,
         LedgerError,
+        LineTaken,
         LocalnetFailed,
         LogOfAnother,
         OracleError,

@@ -139,14 +139,19 @@ class AutoupdateOptions(Options):
     """Whole object id of the one commit or tag to be at, whatever is released."""
 
 
-class RoleOptions(Options):
-    """What both roles are told."""
+class ProcessOptions(Options):
+    """What every process that runs for long is told."""
 
     ALIASES: ClassVar[dict[str, str]] = {}
     """Other names that operators know, with the option that each stands for."""
 
     config: Path | None = None
     """File of options, in TOML: tables named as the flags are. Flags and environment win over it."""
+
+
+class RoleOptions(ProcessOptions):
+    """What both kinds of neuron are told."""
+
     netuid: int = Field(4, ge=0, lt=65_536)
     """The subnet."""
     wallet: WalletOptions = WalletOptions()

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
+from targon.cli.gateway_options import VerifierGatewayOptions
 from targon.cli.options import AxonOptions, Options, RoleOptions, TgiOptions, Tls
 
 
@@ -97,6 +98,7 @@ class VerifierOptions(RoleOptions):
     """The economy's constants: the network's own, or shortened to be tried out."""
     axon: VerifierAxonOptions = VerifierAxonOptions()
     neuron: VerifierNeuronOptions = VerifierNeuronOptions()
+    gateway: VerifierGatewayOptions = VerifierGatewayOptions()
     data: DataOptions = DataOptions()
     database: DatabaseOptions = DatabaseOptions()
     calibration: CalibrationOptions = CalibrationOptions()

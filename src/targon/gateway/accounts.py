@@ -9,11 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from targon.gateway.keys import Key, Usage
+from targon.gateway.keys import DAY_S, Key, Usage
 from targon.gateway.refusals import ApiError, invalid
 
 MINUTE_S = 60.0
-DAY_S = 86_400
 BYTES_PER_TOKEN = 4
 """By which a prompt's tokens are estimated before the model's tokenizer has counted them."""
 UNBOUNDED_ANSWER = 1024

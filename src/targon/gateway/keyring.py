@@ -12,9 +12,9 @@ import anyio
 import anyio.to_thread
 import structlog
 
-from targon.gateway.accounts import DAY_S, Account
+from targon.gateway.accounts import Account
 from targon.gateway.errors import KeyFileBroken
-from targon.gateway.keys import Key, KeyFile, Scope, Usage, digest_of, looks_like_a_key
+from targon.gateway.keys import DAY_S, Key, KeyFile, Scope, Usage, digest_of, looks_like_a_key
 from targon.gateway.refusals import ApiError
 from targon.transport import Clock
 

@@ -24,6 +24,7 @@ from targon.gateway.errors import KeyFileBroken, NoSuchKey
 SECRET_BYTES = 32
 PREFIX = "tg-"
 FILE_NAME = "keys.sqlite"
+DAY_S = 86_400
 SCHEMA_VERSION = 1
 APPLICATION_ID = 0x7467_6B79
 """``tgky``: tells this file from others of SQLite's."""

@@ -227,6 +227,7 @@ def _verifier(settings: Settings, number: int, sockets: Path, port: int) -> tupl
             *("--axon.port", str(port)),
             *("--data.path", str(data_folder(settings, number))),
             *("--profile", settings.profile.name),
+            "--gateway.off",
             *("--neuron.sample_size", str(settings.sample_size)),
             *("--neuron.min_tokens", str(settings.min_tokens)),
             *("--neuron.max_tokens", str(settings.max_tokens)),

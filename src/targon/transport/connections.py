@@ -97,7 +97,7 @@ class BoundedConnection(HttpConnection):
     def _crowded(self) -> bool:
         if len(self.connections) > self.limits.max_connections:
             return True
-        if self.address is None:
+        if self.address is None or self.limits.max_connections_per_address >= self.limits.max_connections:
             return False
         same = sum(1 for other in self.connections if getattr(other, "address", None) == self.address)
         return same > self.limits.max_connections_per_address

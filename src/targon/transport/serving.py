@@ -19,7 +19,7 @@ from targon.transport.handshakes import bounded_tls
 from targon.transport.limits import Limits
 from targon.transport.tls import TlsEnd
 
-BACKLOG = 128
+BACKLOG = 1024
 CANCEL_S = 1.0
 """How long a cancelled request may take to clean up when the server ends."""
 

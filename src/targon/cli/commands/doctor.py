@@ -15,7 +15,7 @@ from pydantic_settings import CliPositionalArg, CliSubCommand, CliUnknownArgs, g
 from rich.console import Console
 
 from targon.chain import Axon, Chain, open_chain
-from targon.cli.catalog import RoleName
+from targon.cli.catalog import NeuronName
 from targon.cli.engine import API_KEY
 from targon.cli.loading import load
 from targon.cli.logging import configure_logging
@@ -180,7 +180,7 @@ def _log_place(options: VerifierOptions) -> LogPlace:
     return RedisPlace(redis_address(options.database), folder)
 
 
-def _axon(role: RoleName, options: AxonOptions) -> AxonPlace:
+def _axon(role: NeuronName, options: AxonOptions) -> AxonPlace:
     return AxonPlace(
         role=role,
         host=options.ip,
@@ -221,15 +221,16 @@ def _common(options: RoleOptions, opener: ChainOpener, tgi_endpoint: str) -> Com
     )
 
 
-def _loaded(role: RoleName, flags: Sequence[str]) -> RoleOptions:
+def _loaded(role: NeuronName, flags: Sequence[str]) -> RoleOptions:
     loaded = load(role, flags, os.environ)
     for warning in loaded.warnings:
         sys.stderr.write(f"targon: warning: {warning}\n")
-    return loaded.options
+    options: RoleOptions = loaded.options
+    return options
 
 
 def _run(
-    role: RoleName, options: RoleOptions, checks: Callable[[ChainOpener], Sequence[Check]], in_json: bool
+    role: NeuronName, options: RoleOptions, checks: Callable[[ChainOpener], Sequence[Check]], in_json: bool
 ) -> int:
     configure_logging(
         debug=options.logging.debug, trace=options.logging.trace, json_lines=options.logging.json_lines

@@ -20,9 +20,11 @@ from targon.cli.keys import open_hotkey
 from targon.cli.logging import configure_logging
 from targon.cli.logs import SEGMENTS, opened_log
 from targon.cli.operations import named_registry
+from targon.cli.serving_users import MAX_CALLS, VerifierGateway, opened_door, opened_keys, raise_file_limit
 from targon.cli.updating import run_with_updates
 from targon.cli.verifier_options import VerifierOptions
 from targon.engines import ModelIdentity, open_sentence_embedder
+from targon.gateway.segments import segment_routes
 from targon.oracle import OracleError, Passage, StandardLibraryText
 from targon.protocol.draws import SECRET_BYTES
 from targon.protocol.primitives import Block, Hotkey
@@ -49,7 +51,10 @@ def run(options: VerifierOptions, flags: Sequence[str] = ()) -> int:
         trace=options.logging.trace,
         json_lines=options.logging.json_lines,
     )
-    updated = anyio.run(_verify, options, flags, open_hotkey(options.wallet))
+    # users' requests pass through this process, in many small pieces
+    updated = anyio.run(
+        _verify, options, flags, open_hotkey(options.wallet), backend_options={"use_uvloop": True}
+    )
     return restart() if updated else 0
 
 
@@ -85,10 +90,15 @@ def deadlines_of(options: VerifierOptions) -> Deadlines:
 async def _verify(options: VerifierOptions, flags: Sequence[str], signer: Keypair) -> bool:
     folder = options.data.path.expanduser()
     async with AsyncExitStack() as stack:
+        # told now, not after an engine's minutes of loading
+        door = None if options.gateway.off else stack.enter_context(opened_door(options.gateway))
+        raise_file_limit()
         chain = await open_chain(options.subtensor.chain_endpoint, options.netuid, options.subtensor.network)
         stack.push_async_callback(chain.aclose)
-        # told now, not after an engine's minutes of loading
         await chain.require_uid(Hotkey(signer.ss58_address))
+        keys = None
+        if door is not None:
+            keys = await stack.enter_async_context(opened_keys(options.gateway, folder))
         secret = await anyio.to_thread.run_sync(master_secret, folder)
         log = await stack.enter_async_context(opened_log(options, read_only=False))
         serving = None
@@ -102,15 +112,17 @@ async def _verify(options: VerifierOptions, flags: Sequence[str], signer: Keypai
         journal = await Journal.open(log)
         published = await stack.enter_async_context(opened_log(options, read_only=True))
         exporter = Exporter(folder / SEGMENTS, published, signer)
+        client = await stack.enter_async_context(
+            NeuronClient(deadlines=deadlines_of(options), tls=options.neuron.tls, max_connections=MAX_CALLS)
+        )
+        registry = named_registry("verifier", "verifier")
         verifier = Verifier(
             chain=chain,
             journal=journal,
             engine=engine,
             calibration=await anyio.to_thread.run_sync(_find_calibration, options, engine.identity),
             embedder=await stack.enter_async_context(open_sentence_embedder()),
-            client=await stack.enter_async_context(
-                NeuronClient(deadlines=deadlines_of(options), tls=options.neuron.tls)
-            ),
+            client=client,
             inputs=EmbeddedInputs(await anyio.to_thread.run_sync(StandardLibraryText)),
             signer=signer,
             profile=PROFILES[options.profile].model_copy(
@@ -122,14 +134,24 @@ async def _verify(options: VerifierOptions, flags: Sequence[str], signer: Keypai
             folder=folder,
             serving=serving,
             metrics_port=options.metrics.port or None,
-            registry=named_registry("verifier", "verifier"),
+            registry=registry,
+        )
+        gateway = VerifierGateway(
+            options.gateway,
+            door=door,
+            keys=keys,
+            desk=verifier.desk,
+            client=client,
+            signer=signer,
+            registry=registry,
+            published=segment_routes(folder / SEGMENTS),
         )
 
         async def run() -> None:
-            """Verify; beside it, what is released of the log is published."""
+            """Verify; beside it, users are served, and what is released of the log is published."""
             async with anyio.create_task_group() as beside:
                 beside.start_soon(exporter.run, lambda: journal.standings)
-                await verifier.run()
+                await gateway.run_beside(verifier.run, verifier.stop)
                 beside.cancel_scope.cancel()
 
         return await run_with_updates(
@@ -137,7 +159,7 @@ async def _verify(options: VerifierOptions, flags: Sequence[str], signer: Keypai
             "verifier",
             flags,
             run=run,
-            stop=verifier.stop,
+            stop=gateway.stop,
             healthy=verifier.is_healthy,
         )
 

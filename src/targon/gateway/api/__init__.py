@@ -4,7 +4,7 @@ It knows no prover and no log: whatever is asked goes to an :class:`~targon.gate
 behind a socket.
 """
 
-from targon.gateway.api.front import Front, FrontSettings, is_loopback
+from targon.gateway.api.front import Door, Front, FrontSettings, is_loopback
 from targon.gateway.api.handler import Bounds
 
-__all__ = ["Bounds", "Front", "FrontSettings", "is_loopback"]
+__all__ = ["Bounds", "Door", "Front", "FrontSettings", "is_loopback"]

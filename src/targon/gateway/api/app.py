@@ -6,7 +6,7 @@ that the document is what holds; they are served before a request comes here.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Path, Request
@@ -14,6 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
+from starlette.routing import Route
 
 from targon import __version__
 from targon.gateway.api.page import document_page
@@ -60,12 +61,20 @@ _GENERATION = (400, 401, 403, 404, 408, 413, 415, 429, 500, 502, 503, 504)
 _STREAM = "Server-sent events, if `stream` is true: a chunk each, then `[DONE]`."
 
 
-def make_app(orders: Orders, keys: KeyRing, *, created: int, unready: Callable[[], str | None]) -> FastAPI:
+def make_app(
+    orders: Orders,
+    keys: KeyRing,
+    *,
+    created: int,
+    unready: Callable[[], str | None],
+    more: Sequence[Route] = (),
+) -> FastAPI:
     """The application.
 
     Args:
         created: seconds since 1970-01-01 UTC, shown as every model's.
         unready: why no new requests should be sent here; None: they may.
+        more: further routes, which the document doesn't name.
     """
 
     async def with_a_key(request: Request) -> None:
@@ -174,6 +183,7 @@ def make_app(orders: Orders, keys: KeyRing, *, created: int, unready: Callable[[
             headers={"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"},
         )
 
+    app.router.routes.extend(more)
     return app
 
 

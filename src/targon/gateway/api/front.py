@@ -6,13 +6,16 @@ import asyncio
 import ipaddress
 import ssl
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 import anyio
 import structlog
 from anyio.abc import TaskStatus
 from prometheus_client import CollectorRegistry
+from starlette.routing import Route
 
 from targon.gateway.api.app import make_app
 from targon.gateway.api.cors import Cors
@@ -57,6 +60,34 @@ class FrontSettings:
     bounds: Bounds = field(default_factory=Bounds)
 
 
+class Door:
+    """The port that users come to, taken before anything dear is started. A context manager: it gives the port back."""
+
+    def __init__(self, settings: FrontSettings) -> None:
+        """Take the port; nobody is served yet.
+
+        Raises:
+            NotAllowed: users would be served beyond this machine without TLS, or the certificate can't be used.
+            PortInUse: naming the port and what to do.
+        """
+        self.settings = settings
+        self.tls = _tls(settings)
+        self.socket = bind(settings.host, settings.port, flag="--gateway.port")
+        self.port = bound_port(self.socket)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        host = f"[{self.settings.host}]" if ":" in self.settings.host else self.settings.host
+        return f"{'https' if self.tls else 'http'}://{host}:{self.port}/v1"
+
+
 class Front:
     """Serves users by HTTP. Built from its ports; :meth:`run` runs it once."""
 
@@ -64,21 +95,24 @@ class Front:
         self,
         orders: Orders,
         keys: KeyRing,
-        settings: FrontSettings,
+        door: Door,
         *,
+        ailing: Callable[[], str | None] = lambda: None,
         registry: CollectorRegistry | None = None,
+        published: Sequence[Route] = (),
         limits: Limits = LIMITS,
     ) -> None:
-        """Take the port; nothing is served yet.
+        """Build it; nobody is served yet.
 
-        Raises:
-            NotAllowed: it would serve beyond this machine without TLS, or its certificate can't be used.
-            PortInUse: naming the port and what to do.
+        Args:
+            ailing: why orders can't be fulfilled now, in words; None: they can.
+            published: further routes, for anybody.
         """
-        self._settings = settings
+        self._settings = settings = door.settings
         self._keys = keys
+        self._door = door
         self._limits = limits
-        self._tls = _tls(settings)
+        self._ailing = ailing
         self._stop = anyio.Event()
         self._handler = Handler(
             orders,
@@ -87,29 +121,22 @@ class Front:
             bounds=settings.bounds,
             cors=Cors(settings.origins),
             metrics=GatewayMetrics(registry or CollectorRegistry()),
-            rest=make_app(orders, keys, created=int(time.time()), unready=self.ailing),
+            rest=make_app(orders, keys, created=int(time.time()), unready=self.ailing, more=published),
             access_log=settings.access_log,
         )
-        self._socket = bind(settings.host, settings.port, flag="--gateway.port")
-        self.port = bound_port(self._socket)
 
     def ailing(self) -> str | None:
         """Why no new requests should be sent here; None: they may."""
-        return "stopping" if self._handler.draining else None
+        return "stopping" if self._stop.is_set() else self._ailing()
 
     def stop(self) -> None:
-        """Ask :meth:`run` to end: nothing new is accepted, what is running has ``drain_s`` to end."""
-        self._handler.draining = True
+        """Ask :meth:`run` to end: after ``notice_s`` nothing new is accepted, what runs has ``drain_s`` to end."""
         self._stop.set()
-
-    def close(self) -> None:
-        """Give the port back, where it never came to :meth:`run`."""
-        self._socket.close()
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Serve until :meth:`stop` is called and everything that was running has ended."""
         settings = self._settings
-        logger.info("serving_users", url=self.url, drain_s=settings.drain_s)
+        logger.info("serving_users", url=self._door.url, drain_s=settings.drain_s)
         cutting = None
         try:
             async with anyio.create_task_group() as tasks:
@@ -119,6 +146,7 @@ class Front:
                 await self._stop.wait()
                 if settings.notice_s:
                     await anyio.sleep(settings.notice_s)
+                self._handler.draining = True
                 logger.info("draining", running=self._handler.running)
                 loop = asyncio.get_running_loop()
                 cutting = loop.call_later(settings.drain_s, self._handler.cut)
@@ -129,18 +157,12 @@ class Front:
             with anyio.CancelScope(shield=True):
                 await self._keys.keep_up()
 
-    @property
-    def url(self) -> str:
-        """Where it is, for the log."""
-        host = f"[{self._settings.host}]" if ":" in self._settings.host else self._settings.host
-        return f"{'https' if self._tls else 'http'}://{host}:{self.port}/v1"
-
     async def _serve(self, *, task_status: TaskStatus[None]) -> None:
         await serve(
             self._handler,
-            self._socket,
+            self._door.socket,
             limits=self._limits,
-            tls=self._tls,
+            tls=self._door.tls,
             grace_s=int(self._settings.drain_s + CUT_S),
             task_status=task_status,
         )
