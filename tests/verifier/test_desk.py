@@ -2,118 +2,31 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Any
 
 import anyio
 import pytest
 
-from targon.ledger import Answered, Attempt, Event, SqliteLog, Standings, Verdict, Withdrawn
-from targon.protocol import countersignatures, draws, routing
+from targon.ledger import Answered, Attempt, SqliteLog, Standings, Verdict, Withdrawn
+from targon.protocol import draws, routing
 from targon.protocol.audits import is_drawn
 from targon.protocol.keys import public_key
-from targon.protocol.messages import ChatMessage
-from targon.protocol.orders import Order
 from targon.protocol.primitives import AttemptNumber, Hotkey
-from targon.transport import Answer, BadResponse, Disconnected, NeuronClient, Refused, TransportError
+from targon.transport import Answer, BadResponse, Disconnected, Refused, TransportError
 from targon.transport.errands import (
     AnswerRefused,
     Errand,
     NobodyFree,
     NotReady,
-    Settled,
     UnknownModel,
     Unservable,
 )
-from targon.verifier.desk import Desk
 from targon.verifier.rates import AuditRates
-from targon.verifier.retained import FILE
 from tests.tiny_engine import TinyEngine
-from tests.verifier.conftest import MASTER_SECRET, VERIFIER, World
+from tests.verifier.conftest import MASTER_SECRET, World
+from tests.verifier.office import office, order, own_inferences, routed
 
 pytestmark = pytest.mark.anyio
-
-SECRET_WORDS = "the heron stands in the reeds at dusk"
-
-
-def order(content: str = SECRET_WORDS, **changes: Any) -> Order:
-    return Order(
-        **{
-            "model": "tiny",
-            "messages": (ChatMessage(role="user", content=content),),
-            "temperature": 1.0,
-            "max_tokens": 32,
-        }
-        | changes
-    )
-
-
-@dataclass
-class Office:
-    """A running verifier's desk, and a client for its errands."""
-
-    world: World
-    desk: Desk
-    client: NeuronClient
-
-    async def take(self, **changes: Any) -> Errand:
-        """An errand, as soon as somebody serves."""
-        while True:
-            try:
-                return await self.desk.take(order(**changes))
-            except (NobodyFree, NotReady):
-                await anyio.sleep(0.05)
-
-    async def send(self, errand: Errand) -> Answer:
-        return await self.client.generate(errand.axon, errand.request, VERIFIER)
-
-    async def serve(self, **changes: Any) -> tuple[Errand, Settled]:
-        errand = await self.take(**changes)
-        return errand, await self.desk.answered(errand, await self.send(errand))
-
-    async def events_until(self, enough: Callable[[list[Event]], bool]) -> list[Event]:
-        while True:
-            events = await self.world.events()
-            if enough(events):
-                return events
-            await anyio.sleep(0.05)
-
-    async def is_audited(self, settled: Settled) -> bool:
-        record = (await self.world.events())[settled.record]
-        assert isinstance(record, Answered)
-        return record.audited
-
-    async def verdict_on(self, errand: Errand) -> Verdict:
-        number = errand.request.attempt_number
-
-        def of(events: list[Event]) -> list[Verdict]:
-            return [e for e in events if isinstance(e, Verdict) and e.attempt == number]
-
-        return of(await self.events_until(lambda events: bool(of(events))))[0]
-
-
-@asynccontextmanager
-async def office(world: World) -> AsyncGenerator[Office]:
-    """A verifier that runs while the block lasts."""
-    with anyio.fail_after(40):
-        async with world.verifier() as verifier, NeuronClient() as client, anyio.create_task_group() as group:
-            group.start_soon(verifier.run)
-            yield Office(world, verifier.desk, client)
-            verifier.stop()
-
-
-def routed(events: list[Event]) -> dict[int, Attempt]:
-    """Users' inferences, by attempt."""
-    return {at: e for at, e in enumerate(events) if isinstance(e, Attempt) and e.route is not None}
-
-
-def own_inferences(events: list[Event]) -> dict[int, Attempt]:
-    inferences = {at: e for at, e in enumerate(events) if isinstance(e, Attempt) and e.purpose == "inference"}
-    return {at: event for at, event in inferences.items() if event.route is None}
 
 
 async def test_an_answer_is_acknowledged_once_the_log_holds_its_receipt(world: World) -> None:
@@ -171,35 +84,6 @@ async def test_a_users_inferences_are_told_apart_by_nothing_on_the_wire(world: W
         assert (task.sampling.temperature == 0.0) == (task.sampling.dialect == "greedy")
 
 
-async def test_an_audited_inference_is_judged_and_its_content_then_forgotten(world: World) -> None:
-    async with world.prover("Honest") as honest, office(world) as here:
-        while True:
-            errand, settled = await here.serve()
-            if await here.is_audited(settled):
-                break
-        verdict = await here.verdict_on(errand)
-    assert (verdict.outcome, verdict.method) == ("pass", "divergence")
-    assert verdict.evidence_after is not None
-    assert honest == errand.request.prover
-
-
-async def test_nothing_that_was_said_can_be_read_in_the_data_folder(world: World) -> None:
-    world.reference.pause_s = 0.0
-    async with world.prover("Honest"), office(world) as here:
-        texts = []
-        for _ in range(10):
-            errand = await here.take()
-            answer = await here.send(errand)
-            world.reference.down = True  # so that audits wait, and what they need stays
-            texts.append(answer.response.completion.text)
-            await here.desk.answered(errand, answer)
-            world.reference.down = False
-        stored = b"".join(path.read_bytes() for path in world.folder.iterdir() if path.is_file())
-    assert (world.folder / FILE).stat().st_mode & 0o077 == 0
-    assert SECRET_WORDS.encode() not in stored
-    assert not any(text.encode() in stored for text in texts if len(text) > 8)
-
-
 async def test_an_own_inference_is_sent_audited_and_kept_where_no_user_asks(world: World) -> None:
     async with world.prover("Honest") as honest:
         events = await world.verify_until(
@@ -218,25 +102,6 @@ async def test_a_cheat_fails_its_audits_though_its_answers_were_delivered(world:
                 break
         verdict = await here.verdict_on(errand)
     assert (verdict.outcome, verdict.method) == ("fail", "divergence")
-
-
-async def test_a_receipt_is_found_at_once_and_again_after_a_restart(world: World) -> None:
-    async with world.prover("Honest"):
-        async with office(world) as here:
-            errand, settled = await here.serve()
-            found = await here.desk.receipt(errand.receipt_id)
-            assert await here.desk.receipt("ab" * 32) is None
-            assert await here.desk.receipt("no digest") is None
-        assert found is not None
-        assert found.receipt.body.request_digest == errand.receipt_id
-        async with office(world) as again:
-            await again.take()
-            later = await again.desk.receipt(errand.receipt_id)
-    assert later is not None
-    assert later.receipt == found.receipt
-    countersignatures.check(later.countersignature, later.receipt)
-    assert later.countersignature.body.record == settled.record
-    assert later.countersignature.body.record_hash == settled.record_hash
 
 
 async def test_an_answer_for_another_request_is_refused_and_charged(world: World) -> None:
@@ -258,16 +123,6 @@ async def test_text_that_is_not_what_the_token_ids_say_is_refused_and_charged(wo
         lied = Answer(answer.response.model_copy(update={"completion": lie}), answer.timing)
         with pytest.raises(AnswerRefused, match="not what the token ids say"):
             await here.desk.answered(errand, lied)
-
-
-async def test_a_good_answer_is_accepted_while_our_own_engine_is_down(world: World) -> None:
-    async with world.prover("Honest"), office(world) as here:
-        errand = await here.take()
-        answer = await here.send(errand)
-        world.reference.down = True
-        settled = await here.desk.answered(errand, answer)
-        world.reference.down = False
-    assert settled.receipt_id == errand.receipt_id
 
 
 async def test_a_broken_answer_is_the_provers_fault_unless_our_canary_says_otherwise(world: World) -> None:
@@ -373,100 +228,3 @@ async def test_a_users_seed_changes_the_salt_and_nothing_that_is_drawn(world: Wo
     key = public_key(Hotkey(errand.request.prover))
     seeds = {draws.request_seed(secret, errand.request.attempt_number, key) for secret in secrets}
     assert int(errand.request.sampling.seed, 16) in seeds
-
-
-async def test_a_stopped_verifier_takes_nothing_and_charges_nobody_for_what_was_out(world: World) -> None:
-    async with world.prover("Honest"):
-        async with office(world) as here:
-            errand = await here.take()
-        with pytest.raises(NotReady):
-            await here.desk.take(order())
-        await here.desk.withdrawn(errand, "user_left")
-    verdict = await here.verdict_on(errand)
-    assert (verdict.outcome, verdict.method) == ("inconclusive", "delivery")
-
-
-async def test_an_audit_goes_on_after_a_restart_from_what_was_kept(world: World) -> None:
-    async with world.prover("Honest"):
-        async with office(world) as here:
-            while True:
-                errand = await here.take()
-                answer = await here.send(errand)
-                world.reference.down = True
-                settled = await here.desk.answered(errand, answer)
-                world.reference.down = False
-                if await here.is_audited(settled):
-                    world.reference.down = True
-                    break
-        world.reference.down = False
-        async with office(world) as again:
-            verdict = await again.verdict_on(errand)
-    assert verdict.outcome == "pass", verdict.reason
-
-
-async def test_an_audit_whose_content_was_lost_charges_nobody(world: World) -> None:
-    async with world.prover("Honest"):
-        async with office(world) as here:
-            while True:
-                errand = await here.take()
-                answer = await here.send(errand)
-                world.reference.down = True
-                settled = await here.desk.answered(errand, answer)
-                if await here.is_audited(settled):
-                    break
-                world.reference.down = False
-        for name in (FILE, f"{FILE}-wal", f"{FILE}-shm"):
-            (world.folder / name).unlink(missing_ok=True)
-        world.reference.down = False
-        async with office(world) as again:
-            verdict = await again.verdict_on(errand)
-    assert verdict.outcome == "inconclusive"
-    assert "lost the answer" in verdict.reason
-
-
-async def test_inferences_run_on_over_an_intervals_end(world: World) -> None:
-    async with world.prover("Honest"), office(world) as here:
-        errand = await here.take()
-        answer = await here.send(errand)
-        await here.events_until(
-            lambda events: any(e.kind == "interval_closed" for e in events[errand.request.attempt_number :])
-        )
-        settled = await here.desk.answered(errand, answer)
-        events = await world.events()
-    assert isinstance(events[settled.record], Answered)
-    turns = [at for at, event in enumerate(events) if event.kind == "interval_closed"]
-    assert all(events[at + 1].kind == "interval_opened" for at in turns), "one append: one is always open"
-
-
-async def test_an_answer_that_cannot_be_kept_for_its_audit_is_not_given_out(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*_: object) -> None:
-        raise sqlite3.OperationalError("database or disk is full")
-
-    async with world.prover("Honest"), office(world) as here:
-        await here.serve()
-        monkeypatch.setattr("targon.verifier.retained.Retained._keep", full)
-        while True:
-            errand = await here.take()
-            try:
-                await here.desk.answered(errand, await here.send(errand))
-            except NotReady:
-                break
-        verdict = await here.verdict_on(errand)
-        monkeypatch.undo()
-    assert (verdict.outcome, verdict.replied) == ("inconclusive", True)
-    assert "could not keep the answer" in verdict.reason
-
-
-async def test_an_errand_that_nobody_settles_does_not_stay_open_for_ever(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("targon.verifier.desk.ERRAND_S", 0.1)
-    async with world.prover("Honest"), office(world) as here:
-        errand = await here.take()
-        number = errand.request.attempt_number
-        events = await here.events_until(
-            lambda events: any(isinstance(e, Withdrawn) and e.attempt == number for e in events)
-        )
-    assert any(isinstance(event, Withdrawn) and event.why == "user_left" for event in events)
