@@ -28,7 +28,10 @@ import benchmarks
 from benchmarks.row import Row
 
 PACKAGES = ("targon", "numpy", "numba", "torch", "transformers", "aiohttp", "bittensor")
-INTERFACE = ("__main__", "row", "endurance", "honest", "limits", "spoofing", "vllm_plugin", "vllm_verdict")
+INTERFACE = (
+    *("__main__", "row", "written_log", "endurance", "honest", "limits", "spoofing", "vllm_plugin"),
+    "vllm_verdict",
+)
 """Modules of this folder that measure nothing, or only files or engines that they are given."""
 
 ASKED_FOR = ("gateway",)

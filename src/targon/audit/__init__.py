@@ -5,7 +5,29 @@ weight, every draw. This room must never trust a number that it can compute, nev
 write to the log or the chain that it looks at.
 """
 
+from targon.audit.auditing import audit_folder
+from targon.audit.auditor import Wanted
 from targon.audit.errors import AuditError, ExportRefused, Unreadable
 from targon.audit.exporting import Exporter, Transcripts
+from targon.audit.faults import Fault, Faults
+from targon.audit.fetching import fetch_segments, is_url
+from targon.audit.onchain import compare_with_chain
+from targon.audit.report import Report
+from targon.audit.reverifying import reverify
 
-__all__ = ["AuditError", "ExportRefused", "Exporter", "Transcripts", "Unreadable"]
+__all__ = [
+    "AuditError",
+    "ExportRefused",
+    "Exporter",
+    "Fault",
+    "Faults",
+    "Report",
+    "Transcripts",
+    "Unreadable",
+    "Wanted",
+    "audit_folder",
+    "compare_with_chain",
+    "fetch_segments",
+    "is_url",
+    "reverify",
+]

@@ -39,6 +39,7 @@ COMMANDS = {
     "why": "log:WhyCommand",
     "log": "migrate:LogCommand",
     "standing": "standing:StandingCommand",
+    "audit": "audit:AuditCommand",
     "verify": "verify:VerifyCommand",
     "wallet": "wallet:WalletCommand",
     "chain": "chain:ChainCommand",

@@ -37,7 +37,6 @@ from targon.ledger.earning import served as served
 from targon.ledger.earning import worth as worth
 from targon.ledger.errors import InvalidHistory
 from targon.ledger.events import (
-    Answered,
     Attempt,
     BlocksSkipped,
     CalibrationAdopted,
@@ -48,13 +47,11 @@ from targon.ledger.events import (
     ProverConvicted,
     ProverJoined,
     ProverLeft,
-    RoutesSet,
     StepClosed,
     Verdict,
     WeightsNotSet,
     WeightsProposed,
     WeightsSet,
-    Withdrawn,
 )
 from targon.ledger.inferences import answered, routes_set, withdrawn
 from targon.ledger.port import Record
@@ -76,10 +73,11 @@ def fold(s: State, record: Record) -> None:
             f"it follows {record.prev[:12]}…, expected record {s.seq + 1} following {s.hash[:12]}…",
         )
     event = record.event
-    if s.opened is None and type(event) is not LogOpened:
-        raise InvalidHistory(record.seq, f"got {event.kind}, expected log_opened first")
-    _RULES[type(event)](s, record, event)
-    if type(event) is not Verdict:
+    kind = event.kind
+    if s.opened is None and kind != "log_opened":
+        raise InvalidHistory(record.seq, f"got {kind}, expected log_opened first")
+    _RULES[kind](s, record, event)
+    if kind != "verdict":
         s.just_judged = None
     s.seq = record.seq
     s.hash = record.hash
@@ -358,25 +356,25 @@ def _release(s: State, number: int, before: int) -> None:
         s.released = max(s.released, min(s.settled.pop(done), open_still))
 
 
-_RULES: dict[type, Callable[[State, Record, Any], None]] = {
-    LogOpened: _log_opened,
-    CalibrationAdopted: _calibration_adopted,
-    ProverJoined: _prover_joined,
-    ProverLeft: _prover_left,
-    IntervalOpened: _interval_opened,
-    IntervalClosed: _interval_closed,
-    RoutesSet: routes_set,
-    Attempt: _attempt,
-    Answered: answered,
-    Withdrawn: withdrawn,
-    Verdict: _verdict,
-    ProverConvicted: _prover_convicted,
-    StepClosed: _step_closed,
-    BlocksSkipped: _blocks_skipped,
-    HeadAnchored: _head_anchored,
-    WeightsProposed: _weights_proposed,
-    WeightsSet: _weights_set,
-    WeightsNotSet: _weights_not_set,
+_RULES: dict[str, Callable[[State, Record, Any], None]] = {
+    "log_opened": _log_opened,
+    "calibration_adopted": _calibration_adopted,
+    "prover_joined": _prover_joined,
+    "prover_left": _prover_left,
+    "interval_opened": _interval_opened,
+    "interval_closed": _interval_closed,
+    "routes_set": routes_set,
+    "attempt": _attempt,
+    "answered": answered,
+    "withdrawn": withdrawn,
+    "verdict": _verdict,
+    "prover_convicted": _prover_convicted,
+    "step_closed": _step_closed,
+    "blocks_skipped": _blocks_skipped,
+    "head_anchored": _head_anchored,
+    "weights_proposed": _weights_proposed,
+    "weights_set": _weights_set,
+    "weights_not_set": _weights_not_set,
 }
 
 

@@ -1,0 +1,165 @@
+"""The evidence about every prover, computed again from what was observed.
+
+The log names the calibration by its digest. Which of its bands a completion was judged by hangs on the length of its
+prompt, which no log tells; so each band is tried, and one must give the very state that the log has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from targon.audit.faults import Faults
+from targon.protocol.conviction import LOG_CONVICTION
+from targon.protocol.errors import MalformedMessage
+from targon.protocol.primitives import Digest, Hotkey
+from targon.verification import (
+    Bets,
+    Calibration,
+    EvidenceState,
+    Observations,
+    advance,
+    bets_of,
+    load_calibration,
+)
+from targon.verification.shipped import SHIPPED
+
+
+def calibrations_at_hand(places: Iterable[Path] = ()) -> dict[Digest, Calibration]:
+    """The calibrations that come with the software, and those in files or folders, by digest.
+
+    Raises:
+        CalibrationError: if one of them can't be used.
+    """
+    found = {}
+    for place in [*places, SHIPPED]:
+        for path in sorted(place.glob("*.json")) if place.is_dir() else [place]:
+            calibration = load_calibration(path)
+            found[calibration.digest()] = calibration
+    return found
+
+
+@dataclass
+class Proving:
+    """Follows each prover's evidence through the log. It takes events as JSON: those that the fold takes as well."""
+
+    calibrations: dict[Digest, Calibration]
+    faults: Faults = field(default_factory=Faults)
+    checked: int = 0
+    unchecked: int = 0
+    """Verdicts whose calibration is not at hand."""
+    missing: set[Digest] = field(default_factory=set)
+    """The calibrations that are not at hand."""
+    _states: dict[Hotkey, EvidenceState] = field(default_factory=dict)
+    _adopted: dict[str, Digest] = field(default_factory=dict)
+    """By model, the calibration that its verdicts are judged by."""
+    _bets: dict[Digest, list[Bets]] = field(default_factory=dict)
+    _due: tuple[int, int, Hotkey] | None = None
+    """Record, attempt and prover of a verdict after which a conviction must stand."""
+
+    @property
+    def conviction_due(self) -> bool:
+        """Whether the next record must be a conviction."""
+        return self._due is not None
+
+    def take(self, seq: int, event: dict[str, Any]) -> None:
+        """Take in a record's event, of whatever kind. What isn't of its kind's form is left to the fold."""
+        kind = event.get("kind")
+        try:
+            if kind == "prover_convicted":
+                self._convicted(seq, event)
+                return
+            self.other(seq)
+            if kind == "verdict":
+                self._verdict(seq, event)
+            elif kind == "calibration_adopted":
+                self._adopted[str(event["model"])] = Digest(event["calibration"])
+        except (KeyError, TypeError, ValueError, MalformedMessage) as error:
+            self.faults.add(
+                "evidence", seq, f"{type(error).__name__}: {error}", "evidence of this software's form"
+            )
+
+    def other(self, seq: int) -> None:
+        """Take in any record but a conviction: none may be due."""
+        due, self._due = self._due, None
+        if due is not None:
+            self.faults.add(
+                "evidence",
+                seq,
+                f"no conviction of {due[2]}",
+                f"one, as its evidence reached the bound with record {due[0]}",
+            )
+
+    def _verdict(self, seq: int, event: dict[str, Any]) -> None:
+        said, observed = event.get("evidence_after"), event.get("observed")
+        if said is None:
+            if observed is not None:
+                self.faults.add("evidence", seq, "observations without evidence", "what it became")
+            return
+        receipt = event["receipt"]
+        if receipt is None:
+            self.faults.add("evidence", seq, "evidence of an answer without a receipt", "its receipt")
+            return
+        prover = Hotkey(receipt["body"]["prover"])
+        digest = self._adopted.get(receipt["body"]["model"])
+        after = None
+        if digest is None or digest not in self.calibrations or observed is None:
+            self.unchecked += 1
+            if digest is not None and digest not in self.calibrations:
+                self.missing.add(digest)
+        else:
+            after = self._after(seq, event, prover, digest)
+        if after is None:
+            after = EvidenceState.from_json(said)
+        self._states[prover] = after
+        if after.convicted:
+            self._due = seq, event["attempt"], prover
+
+    def _after(self, seq: int, event: dict[str, Any], prover: Hotkey, digest: Digest) -> EvidenceState | None:
+        """What the evidence has become; None where that is not what the log says."""
+        bets = self._bets.get(digest)
+        if bets is None:
+            bets = self._bets[digest] = [bets_of(band) for band in self.calibrations[digest].bands]
+        observed, said = Observations.unpack(event["observed"]), event["evidence_after"]
+        before = self._states.get(prover, EvidenceState())
+        self.checked += 1
+        for place, each in enumerate(bets):
+            after = advance(before, observed, each)
+            if after.to_json() == said:
+                if place:  # the next one will be of the same band, most likely
+                    bets.insert(0, bets.pop(place))
+                if event["tokens"] != observed.positions:
+                    self.faults.add(
+                        "evidence",
+                        seq,
+                        f"{event['tokens']} verified tokens",
+                        f"{observed.positions}, as observed",
+                    )
+                return after
+        self.faults.add(
+            "evidence",
+            seq,
+            f"ln e = {EvidenceState.from_json(said).log_e!r}",
+            f"{advance(before, observed, bets[0]).log_e!r}, from what was observed",
+        )
+        return None
+
+    def _convicted(self, seq: int, event: dict[str, Any]) -> None:
+        """A conviction must be due, and say what the evidence says."""
+        prover = Hotkey(event["prover"])
+        state = self._states.pop(prover, None)
+        due, self._due = self._due, None
+        if state is None or due is None or due[1:] != (event["attempt"], prover):
+            self.faults.add(
+                "evidence",
+                seq,
+                f"{prover} convicted",
+                "evidence that reached its bound with the record before",
+            )
+            return
+        said = (event["log_e"], event["tokens"], event["completions"])
+        found = (max(state.log_peak, LOG_CONVICTION), state.convicted_at, state.completions)
+        if said != found:
+            self.faults.add("evidence", seq, f"convicted with ln e, tokens, completions {said}", str(found))
