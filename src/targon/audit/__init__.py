@@ -6,11 +6,11 @@ write to the log or the chain that it looks at.
 """
 
 from targon.audit.auditing import audit_folder
-from targon.audit.auditor import Wanted
 from targon.audit.errors import AuditError, ExportRefused, Unreadable
 from targon.audit.exporting import Exporter, Transcripts
 from targon.audit.faults import Fault, Faults
 from targon.audit.fetching import fetch_segments, is_url
+from targon.audit.folding import Wanted
 from targon.audit.onchain import compare_with_chain
 from targon.audit.report import Report
 from targon.audit.reverifying import reverify

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from targon.audit.auditor import CommitDigest, Wanted, audit_shelf
+from targon.audit.auditor import audit_shelf
 from targon.audit.faults import Faults
+from targon.audit.folding import CommitDigest, Wanted
 from targon.audit.hashing import opened
 from targon.audit.proving import calibrations_at_hand
 from targon.audit.report import Report

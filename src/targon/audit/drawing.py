@@ -21,6 +21,7 @@ from targon.audit.faults import Faults
 from targon.audit.lean import LeanAttempt
 from targon.ledger import Attempt, IntervalClosed, Standings, UnknownEvent, parse_event
 from targon.protocol import audits, draws, public_key
+from targon.protocol.errors import MalformedMessage
 from targon.protocol.primitives import Block, Hotkey, Interval, Uid
 from targon.protocol.tiers import TIERS
 from targon.verification import EvidenceState
@@ -259,7 +260,12 @@ class Drawing:
     def _key(self, prover: Hotkey) -> bytes:
         key = self._keys.get(prover)
         if key is None:
-            key = self._keys[prover] = public_key(prover)
+            try:
+                key = public_key(prover)
+            except MalformedMessage as error:
+                self.faults.add("malformed", f"prover {prover}", str(error), "a hotkey")
+                key = bytes(32)
+            self._keys[prover] = key
         return key
 
     def _rate(self, prover: Hotkey) -> float:
@@ -268,7 +274,12 @@ class Drawing:
             return 1.0
         said, log_e = standing.evidence, 0.0
         if said is not None:  # made of what the log says, which whoever hashes computes again
-            log_e = EvidenceState.model_construct(**said).log_e
+            try:
+                log_e = EvidenceState.model_construct(**said).log_e
+            except (AttributeError, TypeError, ValueError) as error:
+                self.faults.add(
+                    "evidence", f"prover {prover}", str(error), "evidence of this software's form"
+                )
         return audits.audit_rate(standing.tier, on_probation=standing.on_probation, log_e=log_e)
 
     def _route(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from targon.audit.auditor import Wanted
+from targon.audit.folding import Wanted
 from targon.audit.report import Report
 from targon.chain import Chain
 from targon.protocol.primitives import Uid

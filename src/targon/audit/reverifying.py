@@ -11,10 +11,10 @@ import hashlib
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final
 
-from targon.audit.auditor import Wanted
 from targon.audit.errors import Unreadable
 from targon.audit.faults import Faults
 from targon.audit.fetching import MAX_TRANSCRIPTS_BYTES
+from targon.audit.folding import Wanted
 from targon.audit.hashing import opened
 from targon.audit.report import Report
 from targon.audit.shelf import Shelf

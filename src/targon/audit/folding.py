@@ -1,0 +1,322 @@
+"""The fold of a folder of segments, with everything that is computed again on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+from targon.audit.drawing import Drawing, Secrets
+from targon.audit.errors import Unreadable
+from targon.audit.faults import Faults
+from targon.audit.hashing import HASH, MAX_FILE_BYTES, MAX_RECORD_BYTES, PREV, START, opened
+from targon.audit.lean import LeanAnswered, LeanAttempt, parse
+from targon.audit.report import Report
+from targon.audit.shelf import Shelf
+from targon.ledger import (
+    Answered,
+    Attempt,
+    InvalidHistory,
+    LogOpened,
+    Standings,
+    UnknownEvent,
+    Verdict,
+    WeightsProposed,
+    WeightsSet,
+)
+from targon.protocol import draws
+from targon.protocol.errors import MalformedMessage
+from targon.protocol.primitives import AttemptNumber, Block, Digest, Hotkey, Uid, u64_hex
+from targon.protocol.schedule import interval_of
+from targon.protocol.segments import SegmentBody, segment_file
+from targon.protocol.weights import NoWeights
+
+CommitDigest = Callable[[Hotkey, Mapping[Uid, int], int, bytes], Digest]
+"""What stands on chain when a hotkey has committed to weights: :meth:`targon.chain.Chain.commit_digest`."""
+
+
+@dataclass(slots=True)
+class Wanted:
+    """Records that somebody asks for by their place: filled in as they are read."""
+
+    records: dict[int, Digest | None] = field(default_factory=dict)
+    """Place to hash."""
+    attempts: dict[int, Attempt | LeanAttempt | None] = field(default_factory=dict)
+    """By number."""
+    verdicts: dict[int, Verdict | None] = field(default_factory=dict)
+    """By the attempt's number."""
+    heads: dict[Digest, int] = field(default_factory=dict)
+    """Each interval's head that the log holds, with its interval."""
+    weights_block: Block | None = None
+    """The block in which the newest weights were set."""
+
+
+class LeanRecord(NamedTuple):
+    """A :class:`targon.ledger.Record`, as the fold reads it."""
+
+    seq: int
+    prev: str
+    hash: str
+    event: Any
+
+
+_tuple: Final = tuple.__new__
+
+
+class _Stopped(Exception):
+    """The fold can't go on."""
+
+
+class Folding:
+    """The fold, with everything that is computed again on the way."""
+
+    def __init__(
+        self,
+        shelf: Shelf,
+        commit_digest: CommitDigest | None,
+        wanted: Wanted,
+    ) -> None:
+        self.standings = Standings()
+        self.faults = Faults()
+        self._shelf = shelf
+        self._wanted = wanted
+        self._commit_digest = commit_digest
+        self._drawing = Drawing(self.standings, Secrets(self._contents()), self.faults)
+        self._openings: dict[int, int] = {}
+        """Intervals, by the record that opened them."""
+        self._provers: dict[int, Hotkey] = {}
+        """Who was asked, by open attempt."""
+        self._network: tuple[str, str, str] | None = None
+        self._weights_checked = 0
+        self._commits_checked = 0
+        self._commits_unchecked = 0
+        self._before: dict[str, Callable[[int, Any], None]] = {
+            "log_opened": self._log_opened,
+            "attempt": self._attempt,
+            "answered": self._answered,
+            "verdict": self._verdict,
+            "withdrawn": self._withdrawn,
+            "prover_convicted": self._convicted,
+            "prover_joined": lambda _, event: self._drawing.joined(event.hotkey, event.uid),
+            "prover_left": lambda _, event: self._drawing.left(event.hotkey, event.uid),
+            "routes_set": lambda _, event: self._drawing.routes_set(event.model, event.shares),
+            "interval_opened": self._interval_opened,
+            "interval_closed": lambda *_: self._drawing.interval_closed(),
+            "step_closed": lambda seq, event: self._drawing.step_closed(seq, event.block),
+            "weights_proposed": self._weights_proposed,
+            "weights_set": self._weights_set,
+        }
+
+    def _contents(self) -> Iterator[bytes]:
+        for body in self._shelf.bodies:
+            try:
+                with opened(self._shelf.folder / segment_file(body.number), MAX_FILE_BYTES) as file:
+                    yield file.read(MAX_FILE_BYTES)
+            except (OSError, Unreadable):
+                return  # named by who hashes it
+
+    def run(self, progress: Callable[[int], None] | None) -> None:
+        """Fold everything, as far as it goes."""
+        try:
+            for body in self._shelf.bodies:
+                self._segment(body)
+                if progress is not None:
+                    progress(body.last + 1)
+        except _Stopped:
+            pass
+
+    def _segment(self, body: SegmentBody) -> None:
+        standings, before = self.standings, self._before
+        apply, wanted = standings.apply, self._wanted.records
+        seq, prev, prev_bytes = body.first, body.prev, body.prev.encode()
+        try:
+            file = opened(self._shelf.folder / segment_file(body.number), MAX_FILE_BYTES)
+        except (OSError, Unreadable):
+            raise _Stopped from None
+        with file:
+            while line := file.readline(MAX_RECORD_BYTES + 1):
+                end = b'","seq":%d}\n' % seq
+                n = len(end)
+                if (
+                    not line.endswith(end)
+                    or line[-n - 64 : -n] != prev_bytes
+                    or not line.startswith(START)
+                    or line[-n - 74 : -n - 64] != PREV
+                    or line[-n - 147 : -n - 138] != HASH
+                    or seq > body.last
+                ):
+                    raise _Stopped
+                try:
+                    hash_bytes = line[-n - 138 : -n - 74]
+                    hash_ = Digest(hash_bytes.decode("ascii"))
+                    event = parse(line[9 : -n - 147])
+                except UnicodeDecodeError:
+                    raise _Stopped from None
+                except (UnknownEvent, MalformedMessage) as error:
+                    self.faults.add("malformed", seq, str(error), "an event of version 1")
+                    raise _Stopped from None
+                kind = event.kind
+                check = before.get(kind)
+                if check is not None:
+                    check(seq, event)
+                try:
+                    apply(_tuple(LeanRecord, (seq, prev, hash_, event)))  # type: ignore[arg-type]
+                except InvalidHistory as error:
+                    self.faults.add("history", seq, str(error), "a record that follows from those before it")
+                    raise _Stopped from None
+                if wanted and seq in wanted:
+                    wanted[seq] = hash_
+                prev, prev_bytes = hash_, hash_bytes
+                seq += 1
+
+    # -- by kind, each just before it is folded in -------------------------------------------------------
+
+    def _log_opened(self, seq: int, event: LogOpened) -> None:
+        body = self._shelf.bodies[0]
+        said = (event.genesis, event.netuid, event.verifier)
+        signed = (body.genesis, body.netuid, body.verifier)
+        if said != signed:
+            self.faults.add(
+                "stranger",
+                seq,
+                f"the log of {said[2]} on subnet {said[1]} of {said[0][:12]}…",
+                f"that of {signed[2]} on subnet {signed[1]} of {signed[0][:12]}…, who signed it",
+            )
+        self._network = (event.genesis, str(event.netuid), event.verifier)
+
+    def _interval_opened(self, seq: int, event: Any) -> None:  # noqa: ANN401 - of its kind
+        self._drawing.interval_opened(seq, event.interval, event.block, event.commitment)
+        self._openings[seq] = event.interval
+        self._wanted.records[seq] = None
+
+    def _attempt(self, seq: int, event: Attempt | LeanAttempt) -> None:
+        self._provers[seq] = event.prover
+        self._drawing.attempt(seq, event)
+        if seq in self._wanted.attempts:
+            self._wanted.attempts[seq] = event
+
+    def _answered(self, seq: int, event: Answered | LeanAnswered) -> None:
+        number = event.attempt
+        prover = self._provers.get(number)
+        if not event.audited:
+            self._provers.pop(number, None)
+        self._drawing.answered(seq, prover, number, event.audited)
+        body = event.receipt.body
+        if (body.genesis, str(body.netuid), body.verifier) != self._network:
+            self.faults.add(
+                "receipt",
+                seq,
+                f"a receipt for {body.verifier} on subnet {body.netuid} of {body.genesis[:12]}…",
+                "one for this verifier, on its network",
+            )
+
+    def _verdict(self, seq: int, event: Verdict) -> None:
+        number = event.attempt
+        prover = self._provers.pop(number, None)
+        attempt = self.standings.attempt(number)
+        self._drawing.ended(number)
+        if prover is None or attempt is None:
+            return
+        tally = self._drawing.tally(prover)
+        if event.outcome == "pass":
+            tally.passed += 1
+        elif event.outcome == "fail":
+            tally.failed += 1
+        else:
+            tally.inconclusive += 1
+        self._drawing.moved(prover)
+        if number in self._wanted.verdicts:
+            self._wanted.verdicts[number] = event
+        if event.receipt is None:
+            return
+        receipt = event.receipt.body
+        named = (
+            receipt.genesis,
+            str(receipt.netuid),
+            receipt.verifier,
+            receipt.attempt,
+            receipt.request_digest,
+        )
+        if self._network is None or named != (*self._network, u64_hex(number), attempt.request_digest):
+            self.faults.add(
+                "receipt",
+                seq,
+                f"a receipt for attempt {int(receipt.attempt, 16)}",
+                f"one for attempt {number}",
+            )
+
+    def _withdrawn(self, _: int, event: Any) -> None:  # noqa: ANN401 - of its kind
+        prover = self._provers.pop(event.attempt, None)
+        self._drawing.ended(event.attempt)
+        if prover is not None:
+            tally = self._drawing.tally(prover)
+            setattr(tally, event.why, getattr(tally, event.why) + 1)
+
+    def _convicted(self, _: int, event: Any) -> None:  # noqa: ANN401 - of its kind
+        self._drawing.moved(event.prover)
+
+    def _weights_proposed(self, seq: int, event: WeightsProposed) -> None:
+        self._compare_weights(seq, dict(event.weights))
+        if event.commit is None:
+            return
+        interval = interval_of(event.block, self.standings.profile.interval_blocks)
+        secret = self._drawing.secrets.of(interval)
+        opened_log = self.standings.opened
+        if secret is None or self._commit_digest is None or opened_log is None:
+            self._commits_unchecked += 1
+            return
+        self._commits_checked += 1
+        salt = draws.weights_salt(secret, AttemptNumber(seq))
+        expected = self._commit_digest(opened_log.verifier, dict(event.weights), event.version_key, salt)
+        if expected != event.commit:
+            self.faults.add(
+                "commitment", seq, f"a commit {event.commit[:12]}… to weights", f"{expected[:12]}…, of these"
+            )
+
+    def _weights_set(self, seq: int, event: WeightsSet) -> None:
+        self._wanted.weights_block = event.block
+        if event.proposal is None:
+            self._compare_weights(seq, dict(event.weights))
+
+    def _compare_weights(self, seq: int, said: dict[Uid, int]) -> None:
+        self._weights_checked += 1
+        found = self.standings.weights()
+        if isinstance(found, NoWeights):
+            self.faults.add("weights", seq, f"{len(said)} weights", f"none: {found.reason}")
+        elif found != said:
+            uid = next(uid for uid in sorted({*found, *said}) if found.get(uid) != said.get(uid))
+            self.faults.add(
+                "weights",
+                seq,
+                f"{said.get(uid, 0)} for UID {uid}",
+                f"{found.get(uid, 0)}, as the log makes it",
+            )
+
+    # -- the end -----------------------------------------------------------------------------------------
+
+    def tell(self, report: Report) -> None:
+        """Note what was found in a report."""
+        standings, drawing = self.standings, self._drawing
+        for seq, interval in self._openings.items():
+            if (head := self._wanted.records.get(seq)) is not None:
+                self._wanted.heads[head] = interval
+        report.segments = len(self._shelf.bodies)
+        report.records = standings.head.seq + 1
+        report.head = standings.head.hash
+        report.block = standings.block
+        report.interval = standings.interval
+        if standings.opened is not None:
+            report.verifier = standings.opened.verifier
+            report.netuid = standings.opened.netuid
+            report.genesis = Digest(standings.opened.genesis)
+            report.provers = standings.provers()
+        report.weights = dict(standings.last_weights)
+        report.tallies = drawing.tallies
+        report.draws = drawing.counts
+        report.open_attempts = len(standings.open_attempts)
+        for attempt in standings.open_attempts.values():
+            report.open_by_prover[attempt.prover] = report.open_by_prover.get(attempt.prover, 0) + 1
+        report.awaiting_verdict = len(standings.under_audit)
+        report.weights_checked = self._weights_checked
+        report.commits_checked = self._commits_checked
+        report.commits_unchecked = self._commits_unchecked
