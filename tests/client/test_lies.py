@@ -13,6 +13,7 @@ import pytest
 from bittensor.keyfiles import Keypair
 
 from targon.client import AsyncClient, Client, Expected, NotVerified
+from targon.client.asked import wanted
 from targon.client.errors import shown
 from targon.protocol import AuditStatement, receipts
 from tests.client.gateway import PROVER, VERIFIER, Gateway, Given, Lie, Reply, signed, statement
@@ -295,7 +296,13 @@ def test_what_no_receipt_can_show_is_not_verified_though_a_gateway_took_it(clien
     assert "leave out" in caught.value.diagnostics()
 
 
-def test_token_ids_and_pictures_are_not_verified(client: Client, gateway: Gateway) -> None:
+@pytest.mark.parametrize("prompt", [[5, 6], [[5, 6], [7]]])
+def test_token_ids_are_not_verified(prompt: Any) -> None:
+    with pytest.raises(NotVerified, match="prompt: got token ids, expected its default"):
+        wanted("text", {"model": "tiny", "prompt": prompt})
+
+
+def test_pictures_and_names_are_not_verified(client: Client) -> None:
     picture = [
         {"type": "text", "text": "x"},
         {"type": "image_url", "text": "", "image_url": {"url": "data:,"}},
@@ -303,11 +310,9 @@ def test_token_ids_and_pictures_are_not_verified(client: Client, gateway: Gatewa
     seen = client.chat.completions.create(**ASK | {"messages": [{"role": "user", "content": picture}]})
     with pytest.raises(NotVerified, match=r"messages\[0\].content: got 'image_url'"):
         seen.verify()
-    ids = client.completions.create(model="tiny", prompt=["x"])
     named = client.chat.completions.create(
         **ASK | {"messages": [{"role": "user", "content": "x", "name": "Eve"}]}
     )
-    ids.verify()
     with pytest.raises(NotVerified, match=r"messages\[0\].name: got 'Eve'"):
         named.verify()
 

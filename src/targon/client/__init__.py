@@ -8,7 +8,9 @@ asks nobody while it verifies, keeps nothing on disk that it was not told to, an
 
 try:
     import openai
-except ImportError as error:
+except ModuleNotFoundError as error:
+    if error.name != "openai":
+        raise
     raise ImportError(
         "targon.client builds on the package 'openai', which is not installed: "
         "install it with: pip install 'targon[client]'"
