@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from targon.protocol import ChatMessage, MalformedMessage, Order, Sampling
+from targon.protocol import ChatMessage, MalformedMessage, Message, Order, Sampling
 from targon.protocol.vectors.filing import order_json
 
 
@@ -58,6 +58,17 @@ def test_any_seed_of_64_bits_has_a_canonical_form(seed: int) -> None:
     order = Order(model="m", messages=(ChatMessage(role="user", content="Why?"),), seed=seed)
     assert Order.from_bytes(order.to_bytes()) == order
     assert order.to_json()["seed"] == (seed % 2**64).to_bytes(8, "big").hex()
+
+
+class Letter(Message):
+    """A message with an order in it."""
+
+    order: Order
+
+
+def test_an_order_within_another_message_stands_there_as_it_does_alone() -> None:
+    order = Order(model="m", messages=(ChatMessage(role="user", content="Why?"),), seed=-7)
+    assert Letter(order=order).to_bytes() == b'{"order":%b}' % order.to_bytes()
 
 
 @pytest.mark.parametrize("seed", [7, "7", "0x00000000000000", "00000000000000AA", "0" * 17, True, 0.5])

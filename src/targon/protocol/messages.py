@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, ValidationError
 
 from targon.protocol.canonical import Places, canonical_bytes, digest_of, object_bytes, places
 from targon.protocol.errors import MalformedMessage
@@ -52,12 +52,14 @@ class Message(BaseModel):
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
-    PLACES: ClassVar[Places] = ()
-    """Of the fields in the canonical form."""
+    PLACES: ClassVar[Places | None] = ()
+    """Of the fields in the canonical form; None where a field stands otherwise in JSON than in memory."""
 
     @classmethod
     def __pydantic_init_subclass__(cls, **_: Any) -> None:  # noqa: ANN401 - pydantic's
-        cls.PLACES = places(cls.model_fields)
+        told = (one for field in cls.model_fields.values() for one in field.metadata)
+        plain = not any(isinstance(one, PlainSerializer) for one in told)
+        cls.PLACES = places(cls.model_fields) if plain else None
 
     def to_json(self) -> dict[str, Any]:
         """The message as a JSON value."""
@@ -65,7 +67,8 @@ class Message(BaseModel):
 
     def to_bytes(self) -> bytes:
         """The message in its canonical form (RFC 8785)."""
-        return object_bytes(vars(self), self.PLACES) or canonical_bytes(self.to_json())
+        fast = None if self.PLACES is None else object_bytes(vars(self), self.PLACES)
+        return fast or canonical_bytes(self.to_json())
 
     def digest(self) -> Digest:
         """SHA-256 over :meth:`to_bytes`."""
