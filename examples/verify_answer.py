@@ -21,7 +21,7 @@ signed = statement.countersignature.body
 print(f"prover    {answer.receipt.prover}")
 print(f"model     {answer.receipt.model}, digest {answer.receipt.model_digest}")
 print(f"verifier  {signed.verifier}: record {signed.record} of its log")
-print(f"audit     {statement.audit.outcome if statement.audit else 'none, or not judged yet'}")
+print(f"audit     {statement.audit.outcome if statement.audit else 'none, or not published yet'}")
 
 path = sys.argv[1] if len(sys.argv) > 1 else "answers.jsonl"
 answer.save(path, statement)

@@ -91,7 +91,7 @@ def test_a_receipt_that_both_signed_ends_with_0_without_an_engine(capsys, no_eng
 
 def test_a_receipt_without_an_audit_says_that_nothing_is_known_of_one(capsys, answer, file) -> None:
     assert main(["verify", file(statement_of(answer[1], audit=None))]) == 0
-    assert "there was none, or it isn't judged yet" in capsys.readouterr().out
+    assert "there was none, or its verdict isn't published yet" in capsys.readouterr().out
 
 
 def test_the_report_on_a_receipt_for_machines(capsys, answer, file) -> None:

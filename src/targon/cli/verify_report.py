@@ -117,7 +117,7 @@ def _print_filed(console: Console, told: CheckedStatement) -> None:
         style="green",
     )
     if audit is None:
-        said = "nothing of an audit: there was none, or it isn't judged yet"
+        said = "nothing of an audit: there was none, or its verdict isn't published yet"
     else:
         said = (
             f"{audit.outcome} ({_plain(audit.method)}, {audit.score:.4g}), in record {audit.record}: "

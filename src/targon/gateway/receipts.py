@@ -14,8 +14,8 @@ _MAX_REASON_CHARS = 2000
 def statement_of(filed: FiledReceipt) -> bytes:
     """The verifier's statement about a receipt that it has on file, in its canonical form (RFC 8785).
 
-    That an answer is to be audited is told by nothing in it: one that awaits its verdict, and one that nobody will
-    judge, read alike.
+    That an answer is audited is told by nothing in it before there is a verdict: one that awaits it, and one that
+    nobody will judge, read alike.
     """
     verdict = filed.verdict
     audit = None

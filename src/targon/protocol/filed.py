@@ -41,7 +41,7 @@ class ReceiptStatement(Message):
     block: Annotated[Block, Field(ge=0, le=MAX_SAFE_INTEGER)]
     """In which the answer was logged."""
     audit: AuditStatement | None
-    """None: it was not audited, or is not judged yet. Which of the two nobody is told before the log is published."""
+    """None: not audited, not judged yet, or the verdict is not published yet. Which of them nobody is told."""
 
     @property
     def receipt_id(self) -> Digest:

@@ -72,7 +72,7 @@ class FiledReceipt:
     block: Block
     """In which the answer was logged."""
     verdict: AuditVerdict | None
-    """None: it was not audited, or is not judged yet; nobody is told which before the log is published."""
+    """None: it was not audited, is not judged yet, or its verdict is not published yet; nobody is told which."""
 
 
 Fault = Literal["prover", "ours", "nobody"]

@@ -106,7 +106,7 @@ STATEMENTS = Rule(
     "signatures are checked, and that its parts can all be true.",
     inputs={
         "audited": _text(statement_json()),
-        "not audited, or not judged yet": _text(statement_json(audit=None)),
+        "without a verdict": _text(statement_json(audit=None)),
         "logged in the request's own block": _text(statement_json(block=REQUEST.block)),
         "logged before the request's block": _text(statement_json(block=REQUEST.block - 1)),
         "a verdict before its answer": _text(statement_json(audit=AUDIT | {"record": 1239})),
