@@ -8,6 +8,7 @@ import anyio
 import pytest
 
 from targon.engines.errors import EngineUnavailable
+from targon.gateway.dispatch_hedging import Hedging
 from targon.gateway.errors import ServiceFailed
 from targon.gateway.ports import Began, Delta
 from targon.protocol.messages import TokenEvent
@@ -104,6 +105,24 @@ async def test_an_overtaken_prover_is_held_to_its_deadline_though_the_user_has_l
         assert isinstance(await anext(parts), Began)
         await parts.aclose()
         assert sorted(await world.desk.until_told(2)) == [("failed", 0), ("user_left", 1)]
+
+
+async def test_a_replacement_that_is_slow_is_overtaken_too() -> None:
+    async with a_world(sends(), SILENT, answers(7, 8)) as world:
+        with anyio.fail_after(0.5):
+            assert isinstance(await anext(world.dispatcher.fulfil(an_order())), Began)
+        assert world.metric("targon_dispatch_failovers_total") == 1
+        assert world.metric("targon_dispatch_hedges_total") == 1
+
+
+async def test_only_so_many_orders_are_hedged() -> None:
+    hedging = Hedging(unknown_s=0.05, floor_s=0.05, burst=1, share=0.05)
+    async with a_world(
+        answers(5, after_s=0.3), answers(7), patience=replace(QUICK, hedging=hedging)
+    ) as world:
+        for _ in range(3):
+            await all_of(world.dispatcher.fulfil(an_order()))
+        assert world.metric("targon_dispatch_hedges_total") == 1
 
 
 async def test_bytes_without_a_token_are_no_first_token() -> None:

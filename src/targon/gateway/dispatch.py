@@ -164,7 +164,8 @@ class Dispatcher:
                 if not may_ask or pursuit.refusal is not None:
                     raise pursuit.hopeless()
                 self._send(pursuit, "failover")
-            elif may_ask and len(waiting) < AT_ONCE and not pursuit.hedged_in_vain:
+                continue
+            if may_ask and len(waiting) < AT_ONCE and not pursuit.hedged_in_vain:
                 hedge_s = self._hedge(pursuit, waiting[0])
             await pursuit.bell.wait(hedge_s)
         self._metrics.first_token.observe(self._monotonic_s() - begun_s)
