@@ -228,3 +228,16 @@ async def test_a_users_seed_changes_the_salt_and_nothing_that_is_drawn(world: Wo
     key = public_key(Hotkey(errand.request.prover))
     seeds = {draws.request_seed(secret, errand.request.attempt_number, key) for secret in secrets}
     assert int(errand.request.sampling.seed, 16) in seeds
+
+
+async def test_where_all_are_at_their_limit_the_wait_is_until_the_intervals_end(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world.prover("Honest"), office(world) as here:
+        await here.desk.withdrawn(await here.take(), "user_left")
+        monkeypatch.setattr("targon.verifier.routes.SHARE_OF_LIMIT", 0.0)
+        with pytest.raises(NobodyFree, match="at their tier's limit") as refused:
+            await here.desk.take(order())
+        monkeypatch.undo()
+        info = await world.chain.info()
+    assert 0 < refused.value.retry_after_s <= world.profile.interval_blocks * info.block_seconds

@@ -165,3 +165,23 @@ async def test_followers_hear_of_each_record_once_and_in_order(journal: Journal)
             group.start_soon(journal.append, inference(ALICE, 1))
     assert heard == list(range(first, first + 30))
     assert [record.seq async for record in journal.read(first)] == heard
+
+
+async def test_snapshots_take_no_more_than_a_small_part_of_the_time(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s, taken = [1_000.0], []
+
+    async def slow() -> None:
+        taken.append(now_s[0])
+        now_s[0] += 1.0
+        journal._snapshot_at = journal.head.seq
+
+    monkeypatch.setattr("targon.verifier.journal.SNAPSHOT_EVERY", 1)
+    monkeypatch.setattr("targon.verifier.journal.monotonic", lambda: now_s[0])
+    monkeypatch.setattr(journal, "snapshot", slow)
+    for _ in range(100):
+        await journal.append(inference(ALICE, 1))
+        await journal.snapshot_if_due()
+        now_s[0] += 1.0
+    assert taken == [1_000.0, 1_051.0]

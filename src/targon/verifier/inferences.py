@@ -15,6 +15,7 @@ from targon.engines import Engine
 from targon.protocol.keys import Signer
 from targon.protocol.primitives import Block, Interval
 from targon.protocol.profile import Profile
+from targon.protocol.schedule import first_block
 from targon.transport import NeuronClient
 from targon.verification import Calibration
 from targon.verifier.asking import Asker
@@ -70,7 +71,9 @@ class Inferences:
         self._moments = Moments(chain, journal, secret_of, info, monotonic_s)
         self._audits = Audits(journal=journal, engine=engine, asker=asker, book=book, metrics=metrics)
         self._filing = Filing(journal, signer)
-        self.routes = Routes(journal, offers, loads, engine.identity.name)
+        self._profile = profile
+        self._info = info
+        self.routes = Routes(journal, offers, loads, engine.identity.name, self._interval_left_s)
         self.desk = Desk(
             journal=journal,
             moments=self._moments,
@@ -140,6 +143,14 @@ class Inferences:
             await self._audits.keep(content, own=True)
         except ContentUnwritten as error:
             logger.warning("challenge_not_kept", error=str(error))
+
+    def _interval_left_s(self) -> float:
+        """How long the open interval goes on."""
+        standings, length = self._journal.standings, self._profile.interval_blocks
+        if standings.interval is None:
+            return 0.0
+        end = first_block(Interval(standings.interval + 1), length)
+        return max(1, end - standings.block) * self._info().block_seconds
 
     def seat(self, provers: Iterable[Neuron]) -> None:
         """Who serves, by the chain."""

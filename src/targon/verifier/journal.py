@@ -7,6 +7,7 @@ the next append takes all that wait together. Each entry stays whole: nothing of
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from time import monotonic
 from typing import Final
 
 import anyio
@@ -17,6 +18,9 @@ from targon.ledger.port import Pair
 
 SNAPSHOT_EVERY = 2_000
 """Records between two snapshots: start-up folds at most this many."""
+
+SNAPSHOT_SHARE: Final = 0.02
+"""At most this part of the time goes into snapshots: they grow with what an interval holds, and all else waits."""
 
 MAX_TOGETHER: Final = 256
 """Entries in one append: so many are written in a few milliseconds, and nobody waits for more than two appends."""
@@ -39,6 +43,7 @@ class Journal:
         self.parted = False
         """Whether the fold is ahead of what the log took: during an append, and for good after one that failed."""
         self._snapshot_at = head.seq
+        self._next_snapshot_s = float("-inf")
 
     @classmethod
     async def open(cls, log: Log) -> Journal:
@@ -141,9 +146,12 @@ class Journal:
         return pairs
 
     async def snapshot_if_due(self) -> None:
-        """Save a snapshot when enough has happened since the last."""
-        if self._head.seq - self._snapshot_at >= SNAPSHOT_EVERY:
+        """Save a snapshot when enough has happened since the last, and the last is long enough ago."""
+        began_s = monotonic()
+        if self._head.seq - self._snapshot_at >= SNAPSHOT_EVERY and began_s >= self._next_snapshot_s:
             await self.snapshot()
+            ended_s = monotonic()
+            self._next_snapshot_s = ended_s + (ended_s - began_s) / SNAPSHOT_SHARE
 
     async def snapshot(self) -> None:
         async with self._lock:

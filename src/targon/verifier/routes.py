@@ -21,6 +21,7 @@ SHARE_OF_LIMIT: Final = 0.9
 """Of a tier's requests per interval, users' inferences may use so many: the rest is left for challenges."""
 BUSY_RETRY_S: Final = 2.0
 """When it may be worth to ask again where all are busy: about an answer's time."""
+AT_LIMIT: Final = "at their tier's limit"
 CHANGE: Final = 0.25
 """Shares are written anew once one of them is off by this part: less than that wouldn't be noticed."""
 
@@ -28,11 +29,24 @@ CHANGE: Final = 0.25
 class Routes:
     """The shares of one model, kept in the log."""
 
-    def __init__(self, journal: Journal, offers: Offers, loads: Loads, model: str) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        offers: Offers,
+        loads: Loads,
+        model: str,
+        interval_left_s: Callable[[], float],
+    ) -> None:
+        """Set it up.
+
+        Args:
+            interval_left_s: how long the open interval goes on: then all may have requests again.
+        """
         self._journal = journal
         self._offers = offers
         self._loads = loads
         self._model = model
+        self._interval_left_s = interval_left_s
         self._axons: Mapping[Hotkey, Axon] = {}
         self._block: Block | None = None
 
@@ -85,7 +99,7 @@ class Routes:
             elif standing.hotkey in tried:
                 passed.add("asked already")
             elif standing.sent >= SHARE_OF_LIMIT * TIERS[standing.tier].request_limit:
-                passed.add("at their tier's limit")
+                passed.add(AT_LIMIT)
             elif not self._loads.has_room(standing.hotkey):
                 passed.add("busy")
             else:
@@ -101,7 +115,8 @@ class Routes:
         drawn = draw_route(moment.secret, attempt, shares, takes)
         if drawn is None:
             why = f"of {len(shares)}, all are {', '.join(sorted(passed))}" if shares else "none serves"
-            raise NobodyFree(f"no prover can take the request now: {why}", BUSY_RETRY_S)
+            retry_s = self._interval_left_s() if passed == {AT_LIMIT} else BUSY_RETRY_S
+            raise NobodyFree(f"no prover can take the request now: {why}", retry_s)
         turn, uid = drawn
         return turn, *found[uid]
 
