@@ -71,12 +71,12 @@ async def _measure(round_trips: int, tokens: int) -> list[Row]:
     with anyio.fail_after(LIMIT_S):
         async with a_server() as place, NeuronClient() as client:
 
-            async def with_aiohttp() -> None:
+            async def with_ours() -> None:
                 await client.generate(place, request, VERIFIER)
 
             note = f"{TOKENS} tokens whole, {len(request.to_bytes())} B request, {AT_ONCE} at once, one core"
-            rate = await per_second(with_aiohttp, round_trips)
-            rows.append(Row("signed round trips, aiohttp client", rate, "/s", note=note))
+            rate = await per_second(with_ours, round_trips)
+            rows.append(Row("signed round trips", rate, "/s", note=note))
             rows.append(await _httpx_row(place, request, round_trips, note))
             rows.append(await _stream_row(place, client, tokens))
         rows.extend(await _tls_rows(request, round_trips, note))

@@ -34,6 +34,25 @@ def test_events_are_the_same_however_their_bytes_are_cut(cuts: list[int]) -> Non
     assert events == EVENTS
 
 
+LINES = st.sampled_from(
+    [b"data: a", b"data:b", b"data:  c", b"event: done", b": x", b"", b"data", b"id: 7", b"data: d\r"]
+)
+
+
+@given(st.lists(LINES, max_size=12))
+def test_what_is_cut_where_events_end_is_read_as_what_is_not(lines: list[bytes]) -> None:
+    data = b"\n".join(lines) + b"\n\n"
+
+    def read(pieces: list[bytes]) -> list[Event] | None:
+        decoder = EventDecoder()
+        try:
+            return [event for piece in pieces for event in decoder.feed(piece)]
+        except ValueError:
+            return None
+
+    assert read([data]) == read([bytes([byte]) for byte in data])
+
+
 @given(st.binary(max_size=300))
 def test_any_bytes_are_events_or_a_value_error(data: bytes) -> None:
     try:

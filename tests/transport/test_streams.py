@@ -11,7 +11,7 @@ import pytest
 from anyio.abc import ByteStream
 from starlette.types import Receive, Send
 
-from targon.protocol.messages import GenerateRequest, TokenEvent
+from targon.protocol.messages import GenerateRequest, GenerateResponse, TokenEvent
 from targon.protocol.primitives import TokenId
 from targon.transport import (
     Answer,
@@ -204,6 +204,10 @@ BROKEN = {
     ),
     "fewer tokens than were signed": ([token_event(5), done_event(a_response(REQUEST))], "inconsistent"),
     "more tokens than were asked for": ([token_event(*range(9))], "too_large"),
+    "more log-probabilities than tokens": (
+        [b'data: {"token_ids":[5],"text":"x","logprobs":[-0.5,-0.5]}\n\n', done_event(a_response(REQUEST))],
+        "inconsistent",
+    ),
     "a whole answer": ([a_response(REQUEST).to_bytes()], None),
 }
 
@@ -218,6 +222,62 @@ async def test_a_stream_that_breaks_the_rules_is_a_bad_response(what: str) -> No
     else:
         assert isinstance(error, BadResponse)
         assert error.reason == reason
+
+
+def with_logprobs(logprobs: tuple[float, ...] | None) -> GenerateResponse:
+    response = a_response(REQUEST)
+    completion = response.completion.model_copy(update={"logprobs": logprobs})
+    return response.model_copy(update={"completion": completion})
+
+
+@pytest.mark.parametrize(
+    ("signed", "equal"),
+    [((-0.5, -1.5, -2.5), True), ((-0.5, -1.5, -2.0), False), ((-1.5, -0.5, -2.5), False), (None, True)],
+)
+async def test_log_probabilities_that_were_streamed_are_those_that_are_signed(
+    signed: tuple[float, ...] | None, equal: bool
+) -> None:
+    async def handler(signed_request: SignedRequest, receive: Receive, send: Send) -> None:
+        stream = EventStream(send)
+        await stream.token(TokenEvent(token_ids=(TokenId(5), TokenId(6)), text="xx", logprobs=(-0.5, -1.5)))
+        await stream.token(TokenEvent(token_ids=(TokenId(7),), text="x", logprobs=(-2.5,)))
+        await stream.done(with_logprobs(signed))
+
+    async with a_gate(handler=handler) as gate, a_client() as client:
+        if equal:
+            answer = await client.generate(gate.place, REQUEST, ALICE)
+            assert answer.response.completion.logprobs == signed
+        else:
+            with pytest.raises(BadResponse, match="log-probabilities") as refused:
+                await client.generate(gate.place, REQUEST, ALICE)
+            assert refused.value.reason == "inconsistent"
+
+
+async def test_events_that_are_ready_together_leave_together_and_no_other_waits() -> None:
+    pieces: list[bytes] = []
+
+    async def handler(signed: SignedRequest, receive: Receive, send: Send) -> None:
+        stream = EventStream(send)
+        for token in (5, 6):
+            await stream.token(TokenEvent(token_ids=(TokenId(token),), text="x"))
+        await anyio.sleep(0.2)
+        await stream.token(TokenEvent(token_ids=(TokenId(7),), text="x"))
+        await anyio.sleep(0.2)
+        await stream.done(a_response(REQUEST))
+
+    body = REQUEST.to_bytes()
+    async with a_gate(handler=handler) as gate, await connect(gate.port) as stream:
+        await stream.send(head(signed_headers(body)) + body)
+        with anyio.fail_after(5):
+            while not pieces or not pieces[-1].endswith(b"0\r\n\r\n"):
+                pieces.append(await stream.receive())
+
+    assert [piece.count(b'"token_ids":[5]') + piece.count(b'"token_ids":[6]') for piece in pieces[:2]] == [
+        2,
+        0,
+    ]
+    assert b'"token_ids":[7]' in pieces[1]
+    assert b"event: done" not in pieces[1]
 
 
 async def test_a_stream_that_ends_without_its_receipt_is_disconnected() -> None:

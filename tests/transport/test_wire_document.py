@@ -16,7 +16,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from targon.protocol import tls
 from targon.transport import STATUS, Code, Deadlines, Limits
 from targon.transport.certificates import MAX_CERTIFICATE_BYTES, check_certificate
-from targon.transport.client import BASE_RESPONSE_BYTES, BYTES_PER_TOKEN, KEEP_ALIVE_S, MAX_RESPONSE_BYTES
+from targon.transport.client import BASE_RESPONSE_BYTES, BYTES_PER_TOKEN, MAX_RESPONSE_BYTES
+from targon.transport.pool import KEEP_ALIVE_S
 from targon.transport.tls import ALPN, LIFETIME_S
 from tests.transport.certificates import DAY, NOW, Certificate
 from tests.transport.world import ALICE, BOB, PROVER, VERIFIER, a_gate, post

@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable
 import anyio
 from starlette.types import Receive
 
-from targon.transport.http import Exchange
 from targon.transport.limits import Limits
 from targon.transport.refusals import ClientGone, Code, Refusal
+from targon.transport.served_request import ServedRequest
 
 
 async def read_body(receive: Receive, limits: Limits) -> bytes:
@@ -20,7 +20,7 @@ async def read_body(receive: Receive, limits: Limits) -> bytes:
             here in time, or, after a grace, comes slower than the least rate.
         ClientGone: if the client left.
     """
-    if isinstance(receive, Exchange) and (whole := receive.whole_body()) is not None:
+    if isinstance(receive, ServedRequest) and (whole := receive.whole_body()) is not None:
         if len(whole) > limits.max_body_bytes:
             raise too_large(f"more than {limits.max_body_bytes} bytes", limits.max_body_bytes)
         return whole
@@ -59,7 +59,7 @@ async def while_connected(receive: Receive, work: Callable[[], Awaitable[None]])
         ClientGone: if the client went away first.
         Refusal: as ``work`` raised it. Anything else may come out in an exception group.
     """
-    if isinstance(receive, Exchange):
+    if isinstance(receive, ServedRequest):
         await _while_there(receive, work)
         return
     gone = finished = False
@@ -87,15 +87,15 @@ async def while_connected(receive: Receive, work: Callable[[], Awaitable[None]])
         raise ClientGone
 
 
-async def _while_there(exchange: Exchange, work: Callable[[], Awaitable[None]]) -> None:
+async def _while_there(request: ServedRequest, work: Callable[[], Awaitable[None]]) -> None:
     """As :func:`while_connected`, where our own server tells who leaves: nobody has to watch for it."""
     finished = False
     with anyio.CancelScope() as scope:
-        exchange.on_leave(scope.cancel)
+        request.on_leave(scope.cancel)
         try:
             await work()
             finished = True
         finally:
-            exchange.on_leave(None)
+            request.on_leave(None)
     if not finished:
         raise ClientGone

@@ -8,20 +8,19 @@ signed at its end.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import AsyncGenerator
+import logging
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, aclosing
 from types import TracebackType
 from typing import Self, TypeVar
 
-import aiohttp
 import anyio
-from yarl import URL
 
 from targon import __version__
 from targon.protocol.disclosures import ProverOwnStanding, VerifierStatus
 from targon.protocol.errors import MalformedMessage
 from targon.protocol.keys import Signer
-from targon.protocol.messages import GenerateRequest, GenerateResponse, Message, ProverStatus, TokenEvent
+from targon.protocol.messages import GenerateRequest, Message, ProverStatus, TokenEvent
 from targon.protocol.primitives import Digest, Hotkey
 from targon.protocol.records import LogLine
 from targon.protocol.tls import peer_name
@@ -29,22 +28,27 @@ from targon.transport.answers import Answer, Deadlines, Timing
 from targon.transport.auth import sign
 from targon.transport.clock import Clock
 from targon.transport.errors import BadResponse, Disconnected, Endpoint, Unreachable
-from targon.transport.exchange import Exchange
+from targon.transport.exchange import Exchange, Stale
+from targon.transport.pool import Key, Pool
+from targon.transport.reading import StreamReading, parse_response
 from targon.transport.released import MAX_PAGE_BYTES, released_records
-from targon.transport.replies import DONE, ERROR, EVENT_STREAM, JSON, JSON_LINES
-from targon.transport.sse import Event, EventDecoder
+from targon.transport.replies import EVENT_STREAM, JSON, JSON_LINES
+from targon.transport.sse import EventDecoder
 from targon.transport.tls import Tls, pinning_context, speaks_tls
 
 GENERATE = "/v1/generate"
 STATUS = "/v1/status"
 STANDING = "/v1/standing"
 
-KEEP_ALIVE_S = 10.0
-"""An idle connection is let go after this: well before a server would close it under a request."""
 BASE_RESPONSE_BYTES = 65_536
 BYTES_PER_TOKEN = 512
 """An answer may be this large per token that was asked for: an event, and an entry in the signed response."""
 MAX_RESPONSE_BYTES = 32 << 20
+
+_ALWAYS = f"User-Agent: targon/{__version__}\r\nAccept: */*\r\nAccept-Encoding: identity"
+
+requests = logging.getLogger("targon.requests")
+"""As the gate's: a line for each request, which only somebody who traces the process sees."""
 
 M = TypeVar("M", bound=Message)
 
@@ -66,33 +70,22 @@ class NeuronClient:
         tls: Tls = "auto",
     ) -> None:
         self._deadlines = deadlines or Deadlines()
-        self._slots = anyio.Semaphore(max_connections)
+        self._slots = anyio.Semaphore(max_connections, fast_acquire=True)
         self._clock = clock or Clock()
         self._tls: Tls = tls
         self._last_nonce = 0
-        self._session: aiohttp.ClientSession | None = None
+        self._pool: Pool | None = None
 
     async def __aenter__(self) -> Self:
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                limit=0,
-                keepalive_timeout=KEEP_ALIVE_S,
-                use_dns_cache=False,
-                ssl=pinning_context(self._clock),
-            ),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            trust_env=False,
-            headers={"User-Agent": f"targon/{__version__}", "Accept-Encoding": "identity"},
-        )
+        self._pool = Pool(pinning_context(self._clock))
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            await pool.aclose()
 
     async def generate(
         self, axon: Endpoint, request: GenerateRequest, signer: Signer, *, deadlines: Deadlines | None = None
@@ -127,7 +120,7 @@ class NeuronClient:
             exchange = await self._post(
                 stack, axon, request, signer, deadlines or self._deadlines, EVENT_STREAM
             )
-            reading = _StreamReading(axon, request, exchange)
+            reading = StreamReading(axon, request, exchange)
             decoder = EventDecoder()
             async for chunk in exchange.chunks():
                 try:
@@ -231,12 +224,18 @@ class NeuronClient:
         max_bytes: int = BASE_RESPONSE_BYTES,
     ) -> bytes:
         waits = deadlines or self._deadlines
-        async with AsyncExitStack() as stack:
-            exchange = await self._open(
-                stack, axon, "GET", target, b"", receiver, signer, waits, max_bytes, whole=True
-            )
-            await exchange.accept(media_type)
-            return await exchange.read()
+        while (
+            True
+        ):  # as often as a kept connection turns out to have ended; asking again changes nothing there
+            async with AsyncExitStack() as stack:
+                try:
+                    exchange = await self._open(
+                        stack, axon, "GET", target, b"", receiver, signer, waits, max_bytes, whole=True
+                    )
+                except Stale:
+                    continue
+                await exchange.accept(media_type)
+                return await exchange.read()
 
     async def _whole(
         self, axon: Endpoint, request: GenerateRequest, signer: Signer, deadlines: Deadlines
@@ -244,7 +243,7 @@ class NeuronClient:
         async with AsyncExitStack() as stack:
             exchange = await self._post(stack, axon, request, signer, deadlines, JSON)
             body = await exchange.read()
-        response = _response(axon, body)
+        response = parse_response(axon, body)
         timing = Timing(
             first_token_s=None,
             last_token_s=None,
@@ -294,19 +293,19 @@ class NeuronClient:
         *,
         whole: bool,
     ) -> Exchange:
-        if self._session is None:
+        if self._pool is None:
             raise RuntimeError("the client is not open: use it in `async with`")
-        url, peer = _url(axon, target, receiver, self._tls)
+        key = _key(axon, receiver, self._tls)
         await self._slots.acquire()
         stack.callback(self._slots.release)
         headers = sign(
             signer, method=method, target=target, body=body, receiver=receiver, nonce_ns=self._nonce()
         )
-        if body:
-            headers["Content-Type"] = JSON
         exchange = Exchange(axon, deadlines, max_bytes, self._clock.monotonic_s)
         stack.callback(exchange.close)
-        await exchange.start(self._session, method, url, headers, body, peer=peer, whole=whole)
+        await exchange.start(self._pool, key, _request(key, method, target, headers, body), whole=whole)
+        if requests.isEnabledFor(logging.DEBUG):
+            requests.debug("asked %s %s of %s in %.3f s", method, target, axon, exchange.elapsed_s)
         return exchange
 
     def _nonce(self) -> int:
@@ -315,86 +314,26 @@ class NeuronClient:
         return self._last_nonce
 
 
-class _StreamReading:
-    """One stream's events, checked against what was asked and against what is signed at the end."""
-
-    def __init__(self, axon: Endpoint, request: GenerateRequest, exchange: Exchange) -> None:
-        self._axon = axon
-        self._most = request.sampling.max_tokens
-        self._exchange = exchange
-        self._tokens: list[int] = []
-        self._first: tuple[float, int] | None = None
-        self._last_s: float | None = None
-
-    def take(self, event: Event) -> TokenEvent | Answer:
-        if event.name == "message":
-            return self._token(event.data)
-        if event.name == DONE:
-            return self._answer(event.data)
-        if event.name == ERROR:
-            raise self._exchange.refused(200, event.data, None)
-        raise BadResponse(
-            self._axon, "malformed", f"got an event {event.name[:40]!r}, expected {DONE} or {ERROR}"
-        )
-
-    def _token(self, data: bytes) -> TokenEvent:
-        try:
-            event = TokenEvent.from_bytes(data)
-        except MalformedMessage as error:
-            raise BadResponse(self._axon, "malformed", str(error)) from error
-        if event.token_ids:
-            self._last_s = self._exchange.elapsed_s
-            if self._first is None:
-                self._first = (self._last_s, len(event.token_ids))
-            self._tokens.extend(event.token_ids)
-        if len(self._tokens) > self._most:
-            raise BadResponse(
-                self._axon, "too_large", f"got {len(self._tokens)} tokens, expected at most {self._most}"
-            )
-        return event
-
-    def _answer(self, data: bytes) -> Answer:
-        response = _response(self._axon, data)
-        signed = response.completion.token_ids
-        if tuple(self._tokens) != signed:
-            raise BadResponse(
-                self._axon,
-                "inconsistent",
-                f"streamed {len(self._tokens)} tokens that are not the {len(signed)} that were signed",
-            )
-        first_s, first_tokens = self._first or (None, 0)
-        timing = Timing(
-            first_token_s=first_s,
-            last_token_s=self._last_s,
-            total_s=self._exchange.elapsed_s,
-            first_tokens=first_tokens,
-            tokens=len(signed),
-            bytes=self._exchange.received,
-        )
-        return Answer(response, timing)
-
-
-def _response(axon: Endpoint, body: bytes) -> GenerateResponse:
-    try:
-        return GenerateResponse.from_bytes(body)
-    except MalformedMessage as error:
-        raise BadResponse(axon, "malformed", str(error)) from error
-
-
-def _url(axon: Endpoint, target: str, receiver: Hotkey, tls: Tls) -> tuple[URL, str | None]:
-    """What is called, and the peer's name in TLS if that is spoken.
+def _key(axon: Endpoint, receiver: Hotkey, tls: Tls) -> Key:
+    """Whom to call, with the peer's name in TLS if that is spoken.
 
     Only addresses are called, never names: what a name means is not the chain's to say.
     """
     try:
         ipaddress.ip_address(axon.host)
         peer = peer_name(receiver) if speaks_tls(tls, axon.host) else None
-        path, _, query = target.partition("?")
-        url = URL.build(scheme="http" if peer is None else "https", host=axon.host, port=axon.port).with_path(
-            path
-        )
-        return (url.with_query(query) if query else url), peer
     except ValueError as error:
         raise Unreachable(axon, f"not an address to call: {error}") from error
     except MalformedMessage as error:
         raise Unreachable(axon, f"nobody to call there: {error}") from error
+    return axon.host, axon.port, peer
+
+
+def _request(key: Key, method: str, target: str, headers: Mapping[str, str], body: bytes) -> bytes:
+    """A request as it stands on the wire. The target is sent as it was signed."""
+    host, port, _ = key
+    lines = [f"{method} {target} HTTP/1.1", f"Host: {f'[{host}]' if ':' in host else host}:{port}", _ALWAYS]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    if body:
+        lines.append(f"Content-Type: {JSON}\r\nContent-Length: {len(body)}")
+    return "\r\n".join([*lines, "", ""]).encode("ascii") + body

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
-import io
-import logging
-from collections.abc import AsyncGenerator, Callable, Mapping
+import ssl
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
-import aiohttp
-import anyio
 from pydantic import ValidationError
-from yarl import URL
 
 from targon.transport.answers import Deadlines
 from targon.transport.errors import (
@@ -26,20 +23,21 @@ from targon.transport.errors import (
     TransportError,
     Unreachable,
 )
+from targon.transport.pool import Broken, Connection, Key, Malformed, Pool
 from targon.transport.refusals import ErrorBody, quoted
 from targon.transport.tls import NotPinned
-
-requests = logging.getLogger("targon.requests")
-"""As the gate's: a line for each request, which only somebody who traces the process sees."""
 
 MAX_ERROR_BYTES = 16_384
 """An error answer is read this far."""
 FINISH_S = 0.25
 """How long the end of a stream may take after its last event; a connection that is not at its end by then is
 closed instead of used again."""
-LARGE_BYTES = 1 << 16
 
 _OURS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL}
+
+
+class Stale(Disconnected):
+    """A kept connection ended before anything came back: the server may have let it go just then."""
 
 
 class Exchange:
@@ -52,8 +50,9 @@ class Exchange:
         self._deadlines = deadlines
         self._max_bytes = max_bytes
         self._monotonic_s = monotonic_s
-        self._response: aiohttp.ClientResponse | None = None
-        self._over_tls = False
+        self._pool: Pool | None = None
+        self._key: Key = ("", 0, None)
+        self._connection: Connection | None = None
         self._sent_s = 0.0
         self._end_s = 0.0
         self.received = 0
@@ -61,45 +60,33 @@ class Exchange:
         self.elapsed_s = 0.0
         """Seconds from the request to the newest piece of its answer."""
 
-    async def start(
-        self,
-        session: aiohttp.ClientSession,
-        method: str,
-        url: URL,
-        headers: Mapping[str, str],
-        body: bytes,
-        *,
-        peer: str | None,
-        whole: bool,
-    ) -> None:
+    async def start(self, pool: Pool, key: Key, request: bytes, *, whole: bool) -> None:
         """Send the request and wait for the answer's headers.
 
         Args:
-            peer: the name in TLS of who must answer there. Connections are kept and used again by it.
+            key: whom to call. Over TLS it names who must answer there; connections are kept and used again by it.
         """
         waits = self._deadlines
-        self._over_tls = peer is not None
+        self._pool, self._key = pool, key
         self._sent_s = self._monotonic_s()
         self._end_s = self._sent_s + waits.total_s
         wait_s = waits.total_s if whole else min(waits.first_byte_s, waits.total_s)
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=waits.connect_s, sock_read=None)
-        with anyio.move_on_after(wait_s):
-            try:
-                self._response = await session.request(
-                    method,
-                    url,
-                    data=_payload(body),
-                    headers=headers,
-                    timeout=timeout,
-                    allow_redirects=False,
-                    server_hostname=peer,
-                )
-            except (aiohttp.ClientError, OSError) as error:
-                raise self._translate(error) from error
-        if self._response is None:
-            raise TimedOut(self._axon, "total" if wait_s == waits.total_s else "first byte", wait_s)
+        phase: Phase = "total" if wait_s == waits.total_s else "first byte"
+        try:
+            connection = await pool.take(key, min(waits.connect_s, wait_s))
+        except OSError as error:
+            if isinstance(error, TimeoutError) and error.errno is None and wait_s < waits.connect_s:
+                raise TimedOut(self._axon, phase, wait_s) from error
+            raise self._unconnected(error) from error
+        self._connection = connection
+        connection.send(request)
+        try:
+            await connection.head(wait_s - (self._monotonic_s() - self._sent_s))
+        except TimeoutError as error:
+            raise TimedOut(self._axon, phase, wait_s) from error
+        except (Malformed, Broken) as error:
+            raise self._translate(error) from error
         self.elapsed_s = self._monotonic_s() - self._sent_s
-        requests.debug("asked %s %s: %d in %.3f s", method, url, self._response.status, self.elapsed_s)
 
     async def accept(self, media_type: str) -> None:
         """Check the answer's status and headers.
@@ -109,22 +96,23 @@ class Exchange:
             BadResponse: for anything that is no answer of this kind.
         """
         response = self._answer()
-        status = response.status
+        status, headers = response.status, response.headers
         if 300 <= status < 400:
-            where = quoted(response.headers.get("Location", "nowhere"))
+            where = quoted(headers.get("location", "nowhere"))
             raise BadResponse(self._axon, "redirect", f"got HTTP {status} to {where}, expected an answer")
         if status >= 400:
-            raise self.refused(status, await self._error_body(), response.headers.get("Retry-After"))
+            raise self.refused(status, await self._error_body(), headers.get("retry-after"))
         if status != 200:
             raise BadResponse(self._axon, "status", f"got HTTP {status}, expected 200")
-        encoding = response.headers.get("Content-Encoding", "identity")
+        encoding = headers.get("content-encoding", "identity")
         if encoding.lower() != "identity":
             raise BadResponse(self._axon, "encoding", f"got {quoted(encoding)}, expected no Content-Encoding")
-        got = response.headers.get("Content-Type", "no Content-Type")
+        got = headers.get("content-type", "no Content-Type")
         if got.partition(";")[0].strip().lower() != media_type:
             raise BadResponse(self._axon, "content_type", f"got {quoted(got)}, expected {media_type}")
-        if response.content_length is not None and response.content_length > self._max_bytes:
-            raise self._too_large(response.content_length)
+        length = int(headers.get("content-length", "0"))  # the parser let only digits through
+        if length > self._max_bytes:
+            raise self._too_large(length)
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """The answer's body as it comes."""
@@ -147,18 +135,14 @@ class Exchange:
 
     async def finish(self) -> None:
         """See a stream to its end, so that its connection can be used again."""
-        response = self._answer()
-        with anyio.move_on_after(FINISH_S):
-            try:
-                if not await response.content.readany():
-                    response.release()
-            except aiohttp.ClientError:
-                response.close()
+        with contextlib.suppress(TimeoutError, Malformed, Broken):
+            await self._answer().piece(FINISH_S)
 
     def close(self) -> None:
         """Let the connection go: back to the pool if the answer was read to its end, else closed."""
-        if self._response is not None and not self._response.closed:
-            self._response.close()
+        if self._connection is not None and self._pool is not None:
+            self._pool.give(self._key, self._connection)
+            self._connection = None
 
     def refused(self, status: int, body: bytes, retry_after: str | None) -> Refused:
         """An error answer as an exception."""
@@ -198,47 +182,50 @@ class Exchange:
         phase: Phase = "between bytes"
         if left_s < wait_s:
             wait_s, phase = max(0.0, left_s), "total"
-        with anyio.move_on_after(wait_s) as scope:
-            try:
-                chunk = await response.content.readany()
-            except (aiohttp.ClientError, OSError) as error:
-                raise self._translate(error) from error
-        if scope.cancelled_caught:
+        try:
+            chunk = await response.piece(wait_s)
+        except TimeoutError as error:
             after_s = self._deadlines.total_s if phase == "total" else wait_s
-            raise TimedOut(self._axon, phase, after_s)
+            raise TimedOut(self._axon, phase, after_s) from error
+        except (Malformed, Broken) as error:
+            raise self._translate(error) from error
         self.elapsed_s = self._monotonic_s() - self._sent_s
         return chunk
 
-    def _answer(self) -> aiohttp.ClientResponse:
-        if self._response is None:
-            raise RuntimeError("the exchange was not started")
-        return self._response
+    def _answer(self) -> Connection:
+        if self._connection is None:
+            raise RuntimeError("the exchange was not started, or is closed")
+        return self._connection
 
     def _too_large(self, got: int) -> BadResponse:
         return BadResponse(
             self._axon, "too_large", f"got {got} bytes or more, expected at most {self._max_bytes}"
         )
 
-    def _translate(self, error: Exception) -> TransportError:
+    def _unconnected(self, error: OSError) -> TransportError:
+        """Why there is no connection."""
+        over_tls = self._key[2] is not None
         what = quoted(str(error) or type(error).__name__, 200)
-        if isinstance(error, OSError) and error.errno in _OURS:
+        if error.errno in _OURS:
             return LocalFault(self._axon, f"this machine cannot open a connection: {what}")
-        if isinstance(error, (aiohttp.ClientConnectorCertificateError, aiohttp.ClientConnectorSSLError)):
-            return _no_tls(self._axon, error.__cause__)
-        if isinstance(error, aiohttp.ConnectionTimeoutError):
-            made = "no connection with its TLS handshake" if self._over_tls else "no connection"
+        if isinstance(error, TimeoutError) and error.errno is None:
+            made = "no connection with its TLS handshake" if over_tls else "no connection"
             return Unreachable(self._axon, f"{made} within {self._deadlines.connect_s:g} s")
-        if isinstance(error, aiohttp.ClientConnectorError):
-            if self._over_tls and error.os_error.errno is None:
-                return _no_tls(self._axon, "it hung up")
-            return Unreachable(self._axon, f"no connection: {what}")
-        if isinstance(error, aiohttp.ClientResponseError):
+        if isinstance(error, ssl.SSLError):
+            return _no_tls(self._axon, error)
+        if over_tls and error.errno is None:
+            return _no_tls(self._axon, "it hung up")
+        return Unreachable(self._axon, f"no connection: {what}")
+
+    def _translate(self, error: Malformed | Broken) -> TransportError:
+        """Why there is no answer on a connection."""
+        what = quoted(str(error), 200)
+        if isinstance(error, Malformed):
             return BadResponse(self._axon, "malformed", f"not HTTP: {what}")
-        if isinstance(error, aiohttp.ClientPayloadError) and not _broke_off(error):
-            return BadResponse(self._axon, "malformed", f"not HTTP: {what}")
-        if self._response is None and not self._over_tls:
+        if self._key[2] is None and self._connection is not None and not self._connection.status:
             what = f"{what}; if that neuron serves TLS, --neuron.tls on calls it so"
-        return Disconnected(self._axon, f"the connection broke before the answer was whole: {what}")
+        kind = Stale if self._connection is not None and self._connection.stale else Disconnected
+        return kind(self._axon, f"the connection broke before the answer was whole: {what}")
 
 
 def _no_tls(axon: Endpoint, error: BaseException | str | None) -> TransportError:
@@ -251,14 +238,3 @@ def _no_tls(axon: Endpoint, error: BaseException | str | None) -> TransportError
         f"no TLS with whoever answers there ({quoted(reason)}). If that neuron serves plain HTTP: --axon.tls on "
         "makes it serve TLS, and --neuron.tls off calls it without",
     )
-
-
-def _payload(body: bytes) -> bytes | io.BytesIO | None:
-    """A large body goes out in pieces, so that nobody else waits for it."""
-    return io.BytesIO(body) if len(body) > LARGE_BYTES else body or None
-
-
-def _broke_off(error: aiohttp.ClientPayloadError) -> bool:
-    """Whether a body ended early, rather than being framed wrongly."""
-    cause = error.__cause__
-    return cause is None or not isinstance(cause, aiohttp.http_exceptions.TransferEncodingError)

@@ -14,216 +14,21 @@ in order, and is not read from meanwhile.
 from __future__ import annotations
 
 import asyncio
-import logging
 import urllib.parse
 from collections import deque
-from collections.abc import Callable
-from http import HTTPStatus
 from typing import Any, ClassVar, Final
 
 import httptools
-from starlette.types import ASGIApp, Message, Scope
+from starlette.types import ASGIApp
 
-from targon.transport.flow import WriteFlow
+from targon.transport.served_request import MALFORMED, ServedRequest, WriteFlow
 
-HIGH_WATER_BYTES: Final = 65_536
-"""Of a body that its handler has not asked for yet; then nothing more is read."""
-
-TOGETHER_BYTES: Final = 16_384
-"""Of an answer's pieces that wait to go out together."""
-
-_STATUS: Final = {
-    status.value: b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode()) for status in HTTPStatus
-}
 _METHODS: Final = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS", b"TRACE"))
 """Of HTTP; the parser knows those of RTSP and of others, too."""
-_BODILESS: Final = (204, 304)
-_MALFORMED: Final = (
-    b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: 30\r\n"
-    b"connection: close\r\n\r\nInvalid HTTP request received."
-)
-_BROKE: Final = (
-    b"HTTP/1.1 500 Internal Server Error\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: 21\r\n"
-    b"connection: close\r\n\r\nInternal Server Error"
-)
-_DISCONNECT: Final[Message] = {"type": "http.disconnect"}
-
-_logger = logging.getLogger("targon.transport")
 
 
 class Malformed(Exception):
     """Bytes that are no request of ours."""
-
-
-class Exchange:
-    """One request and its answer. Calling it is ASGI's ``receive``; :meth:`send` is ASGI's ``send``."""
-
-    def __init__(self, connection: HttpConnection) -> None:
-        self._connection = connection
-        self.scope: Scope = {}
-        self.keep_alive = True
-        self.expects_continue = False
-        self.complete = False
-        """Whether the request is here to its last byte."""
-        self.answered = False
-        """Whether the answer was written to its last byte."""
-        self.gone = False
-        """Whether the client left."""
-        self._body = bytearray()
-        self._news = asyncio.Event()
-        self._farewell: Callable[[], None] | None = None
-        self._head: bytes | None = None
-        self._chunked = False
-        self._without_body = False
-        self._left: int | None = None
-        self._began = False
-        self._unsent = bytearray()
-        self._flushing = False
-
-    # -- the request -----------------------------------------------------------------------------------
-
-    def more(self, data: bytes) -> bool:
-        """Take a piece of the body; whether more of it had better wait."""
-        if not self.answered:
-            self._body += data
-            self._news.set()
-        return len(self._body) > HIGH_WATER_BYTES
-
-    def end(self) -> None:
-        self.complete = True
-        self._news.set()
-
-    def leave(self) -> None:
-        """The connection is gone."""
-        self.gone = True
-        self._news.set()
-        if self._farewell is not None and not self.answered:
-            self._farewell()
-
-    def refuse(self) -> None:
-        """Its body is broken: nobody can tell where it ends."""
-        if not self._began:
-            self._connection.write(_MALFORMED)
-        self.leave()
-
-    def whole_body(self) -> bytes | None:
-        """The body, where all of it is here already and nothing of it was received; else None."""
-        if not self.complete or self.gone:
-            return None
-        body, self._body = bytes(self._body), bytearray()
-        self._news.clear()
-        self._connection.resume_reading()  # else it would not be seen to leave
-        return body
-
-    def on_leave(self, tell: Callable[[], None] | None) -> None:
-        """Have it told, at once, if the client leaves before it is answered."""
-        self._farewell = tell
-        if tell is not None and self.gone:
-            tell()
-
-    async def __call__(self) -> Message:
-        if self.expects_continue and not self._began:
-            self.expects_continue = False
-            self._connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        if not self._news.is_set() and not self.gone and not self.answered:
-            self._connection.resume_reading()
-            await self._news.wait()
-        self._news.clear()
-        if self.gone or self.answered:
-            return _DISCONNECT
-        body, self._body = bytes(self._body), bytearray()
-        return {"type": "http.request", "body": body, "more_body": not self.complete}
-
-    # -- the answer ------------------------------------------------------------------------------------
-
-    async def run(self, app: ASGIApp) -> None:
-        """Have the request answered."""
-        try:
-            await app(self.scope, self, self.send)
-        except Exception:
-            _logger.exception("an application broke")
-        finally:
-            if not self.answered:
-                self._connection.break_off(None if self._began else _BROKE)
-
-    async def send(self, message: Message) -> None:
-        """Write what ASGI's message says; the head of an answer goes out with the first piece of its body.
-
-        Raises:
-            RuntimeError: if it doesn't follow what was sent before.
-        """
-        connection = self._connection
-        if connection.writes.paused and not self.gone:
-            await connection.writes.resumed()
-        if self.gone:
-            return
-        kind = message["type"]
-        if self._head is None and kind == "http.response.start":
-            self._start(message)
-        elif self._head is not None and kind == "http.response.body" and not self.answered:
-            self._piece(message.get("body", b""), last=not message.get("more_body", False))
-        else:
-            raise RuntimeError(f"got {kind!r}, which can't follow what was sent before")
-
-    def _start(self, message: Message) -> None:
-        status = message["status"]
-        lines = [_STATUS.get(status) or b"HTTP/1.1 %d \r\n" % status]
-        for name, value in message.get("headers", ()):
-            lower = name.lower()
-            if lower == b"content-length":
-                self._left = int(value)
-            elif lower == b"connection" and value.lower() == b"close":
-                self.keep_alive = False
-                continue
-            elif lower == b"transfer-encoding":
-                continue
-            lines.append(b"%b: %b\r\n" % (name, value))
-        self._without_body = self.scope["method"] == "HEAD" or status in _BODILESS
-        if self._left is None and not self._without_body:
-            self._chunked = self.scope["http_version"] == "1.1"
-            self.keep_alive &= self._chunked
-            if self._chunked:
-                lines.append(b"transfer-encoding: chunked\r\n")
-        if not self.keep_alive:
-            lines.append(b"connection: close\r\n")
-        lines.append(b"\r\n")
-        self._head = b"".join(lines)
-        if self._head.count(b"\n") != len(lines) or self._head.count(b"\r") != len(lines):
-            raise RuntimeError("a header of the answer holds a line break")
-
-    def _piece(self, body: bytes, *, last: bool) -> None:
-        """Take a piece. Pieces that are ready together go out together, as soon as the loop is free to: who sends
-        many without waiting in between pays for one write."""
-        if not self._without_body:
-            if self._left is not None:
-                self._left -= len(body)
-                if self._left < 0 or (last and self._left):
-                    raise RuntimeError("the answer's body is not as long as its Content-Length says")
-            self._unsent += body
-        if last:
-            self._flush(last=True)
-            self.answered = True
-            self._news.set()
-            self._connection.answered(self)
-        elif len(self._unsent) > TOGETHER_BYTES:
-            self._flush()
-        elif not self._flushing:
-            self._flushing = True
-            self._connection.loop.call_soon(self._flush)
-
-    def _flush(self, *, last: bool = False) -> None:
-        self._flushing = False
-        if self.answered or self.gone:
-            return
-        body, self._unsent = bytes(self._unsent), bytearray()
-        if self._chunked:
-            body = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
-            if last:
-                body += b"0\r\n\r\n"
-        if not self._began:
-            self._began = True
-            body = (self._head or b"") + body
-        self._connection.write(body)
 
 
 class HttpConnection(asyncio.Protocol):
@@ -245,9 +50,9 @@ class HttpConnection(asyncio.Protocol):
         self._server: tuple[str, int] | None = None
         self._scheme = "http"
         self._parser: Any = httptools.HttpRequestParser(self)
-        self._waiting: deque[Exchange] = deque()
+        self._waiting: deque[ServedRequest] = deque()
         """Requests that are here and not answered, in order; the first one is being answered."""
-        self._coming: Exchange | None = None
+        self._coming: ServedRequest | None = None
         """The request of which something is still to come."""
         self._ending = False
         self._reading = True
@@ -342,7 +147,7 @@ class HttpConnection(asyncio.Protocol):
             return  # nobody is answered after the last one
         parser = self._parser
         version = parser.get_http_version()
-        exchange = Exchange(self)
+        exchange = ServedRequest(self)
         self._check(version, exchange)
         exchange.keep_alive = version == "1.1" and parser.should_keep_alive()
         raw_path, _, query = self._url.partition(b"?")
@@ -370,7 +175,7 @@ class HttpConnection(asyncio.Protocol):
         else:
             self._pause_reading()
 
-    def _check(self, version: str, exchange: Exchange) -> None:
+    def _check(self, version: str, exchange: ServedRequest) -> None:
         """Refuse what the parser lets through and we don't."""
         parser = self._parser
         if version not in ("1.1", "1.0") or parser.get_method() not in _METHODS or parser.should_upgrade():
@@ -398,15 +203,15 @@ class HttpConnection(asyncio.Protocol):
 
     # -- answering -------------------------------------------------------------------------------------
 
-    def _answer(self, exchange: Exchange) -> None:
+    def _answer(self, exchange: ServedRequest) -> None:
         task = self.loop.create_task(exchange.run(self._app))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def answered(self, exchange: Exchange) -> None:
+    def answered(self, request: ServedRequest) -> None:
         """An answer was written to its end: go on with the next request, or end."""
         self._waiting.popleft()
-        if not exchange.keep_alive or not exchange.complete:
+        if not request.keep_alive or not request.complete:
             self._ending = True
             self.transport.close()
             return
@@ -433,7 +238,7 @@ class HttpConnection(asyncio.Protocol):
         elif self._waiting:
             self._waiting[-1].keep_alive = False
         else:
-            self.write(_MALFORMED)
+            self.write(MALFORMED)
             self.transport.close()
 
     def _pause_reading(self) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """One event: its name (``message`` where none was given) and its data."""
 
     name: str
@@ -36,6 +35,8 @@ class EventDecoder:
         Raises:
             ValueError: if a line is no field of the format.
         """
+        if not self._buffer and not self._data and chunk.endswith(b"\n\n") and b"\r" not in chunk:
+            return self._whole_events(chunk)
         self._buffer += chunk
         events = []
         start = 0
@@ -47,6 +48,19 @@ class EventDecoder:
                 events.append(event)
         del self._buffer[:start]
         self._scanned = len(self._buffer)
+        return events
+
+    def _whole_events(self, chunk: bytes) -> list[Event]:
+        """As :meth:`feed`, for what is cut where events end: the way in which they are sent."""
+        events = []
+        for block in chunk[:-2].split(b"\n\n"):
+            if self._name == "message" and block.startswith(b"data: ") and b"\n" not in block:
+                events.append(Event("message", block[6:]))
+                continue
+            for line in (*block.split(b"\n"), b""):
+                event = self._line(line)
+                if event is not None:
+                    events.append(event)
         return events
 
     def _line(self, line: bytes) -> Event | None:
