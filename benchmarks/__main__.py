@@ -29,7 +29,8 @@ from benchmarks.row import Row
 
 PACKAGES = ("targon", "numpy", "numba", "torch", "transformers", "aiohttp", "bittensor")
 INTERFACE = (
-    *("__main__", "row", "written_log", "endurance", "honest", "limits", "spoofing", "vllm_plugin"),
+    *("__main__", "row", "written_log", "endurance", "honest", "limits", "similarity", "spoofing"),
+    "vllm_plugin",
     "vllm_verdict",
 )
 """Modules of this folder that measure nothing, or only files or engines that they are given."""

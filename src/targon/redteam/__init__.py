@@ -1,8 +1,9 @@
 """What attackers do, and what each method of verification sees of it.
 
 Attacks are wrappers around a prover's engine, or engines that run less than the promised model. They are tried on
-the real model, their answers are kept, and all methods judge the same answers: that is the matrix. Nothing here
-is ever imported by a running prover, verifier or oracle.
+the real model, their answers are kept, and all methods judge the same answers: that is the matrix. The same answers,
+served to users alone and audited as the protocol says, make careers: when each is caught, and what that costs it.
+Nothing here is ever imported by a running prover, verifier or oracle.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from targon.redteam.chart import write_chart
 from targon.redteam.cheats import Canned, Disguise, Truncated, Wrapper, WrongSeed
 from targon.redteam.generating import Bench
 from targon.redteam.matrix import Matrix
+from targon.redteam.organic_report import Organic, table_of_organic
+from targon.redteam.organic_run import run_organic
 from targon.redteam.page import page_of
 from targon.redteam.report import table_of
 from targon.redteam.workloads import calibration_passages, evaluation_passages
@@ -25,6 +28,7 @@ __all__ = [
     "Canned",
     "Disguise",
     "Matrix",
+    "Organic",
     "Truncated",
     "UnknownAttack",
     "Wrapper",
@@ -33,7 +37,9 @@ __all__ = [
     "evaluation_passages",
     "page_of",
     "run_bench",
+    "run_organic",
     "table_of",
+    "table_of_organic",
     "with_needs",
     "write_chart",
 ]

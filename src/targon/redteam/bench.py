@@ -54,7 +54,7 @@ async def run_bench(
     async with bench.engine(REFERENCE) as reference:
         calibration = calibration_of(reference.identity)
         costs = await measure_costs(bench, reference, clock)
-    await _generate(bench, attacks, clock, tell)
+    await generate_missing(bench, attacks, clock, tell)
     async with bench.engine(REFERENCE) as reference:
         judging = _Judging(bench, reference, calibration, tell, len(attacks) + len(honest_files))
         judged = {attack.name: await judging.attack(attack) for attack in attacks if attack.mixed is None}
@@ -82,7 +82,14 @@ async def run_bench(
     )
 
 
-async def _generate(bench: Bench, attacks: Sequence[Attack], clock: Callable[[], float], tell: Tell) -> None:
+async def generate_missing(
+    bench: Bench, attacks: Sequence[Attack], clock: Callable[[], float], tell: Tell
+) -> None:
+    """Make the answers that attacks lack.
+
+    Raises:
+        EngineError: as the engines do; what was made until then is kept.
+    """
     missing = await anyio.to_thread.run_sync(lambda: sum(bench.missing(attack) for attack in attacks))
     made = 0
 

@@ -165,7 +165,7 @@ async def judge_similarity(
     if score < similarity_threshold:
         reason = (
             f"the answer doesn't mean what our own does: similarity {score:.4f}, expected at least "
-            f"{similarity_threshold:g}"
+            f"{similarity_threshold:g} (honest answers that were sampled may differ as much; nothing hangs on it)"
         )
         return failed(METHOD, reason, score, count, **evidence)
     reason = f"the answer means what our own does: similarity {score:.4f}, at least {similarity_threshold:g}"

@@ -19,7 +19,7 @@ from targon.engines import ModelIdentity
 from targon.verification import Calibration, CalibrationError, find_calibration
 
 if TYPE_CHECKING:
-    from targon.redteam import Attack, Bench, Matrix
+    from targon.redteam import Attack, Bench, Matrix, Organic
 
 COMPLETIONS = 80
 QUICK_COMPLETIONS = 12
@@ -27,6 +27,9 @@ QUICK_STREAMS = 100
 FILE_WIDTH = 140
 """Columns of the table where no terminal says how many there are."""
 QUICK_TOKENS = 4_000
+QUICK_LIVES = 5
+QUICK_REQUESTS = 1_500
+"""With --organic, requests after which a stream ends."""
 
 
 class RedteamCommand(Options):
@@ -37,18 +40,21 @@ class RedteamCommand(Options):
 
     quick: bool = False
     """A few attacks and few answers: minutes. Without it: all of them, an hour."""
+    organic: bool = False
+    """Instead of the matrix: what becomes of each attack that serves users' inferences alone, by audits alone."""
     attacks: tuple[str, ...] = ()
     """Attacks to try, by name, with commas between them; all, if none is named."""
     completions: int = Field(0, ge=0)
     """Answers of each attack; 0: 80, or 12 with --quick."""
     out: Path = Path("redteam")
-    """Folder for redteam.json, redteam.html, redteam.png and redteam.svg."""
+    """Folder for redteam.json, redteam.html, redteam.png and redteam.svg, or organic.json and organic.md."""
     cache: Path | None = None
     """Folder where answers are kept; by default beside the converted models."""
     calibration: Path | None = None
     """A file, or a folder of them: calibrations that go before those that come with the software."""
     honest: tuple[Path, ...] = ()
-    """Files of transcripts of further honest engines: each gets a row, and must not be convicted."""
+    """Files of transcripts of further honest engines: each gets a row, and must not be convicted. With
+    --organic: what provers answer before they cheat."""
     threads: int = Field(0, ge=0)
     """Processor threads of the engines that are started; 0: one per core."""
 
@@ -71,7 +77,7 @@ class RedteamCommand(Options):
             completions=self.completions or (QUICK_COMPLETIONS if self.quick else COMPLETIONS),
             threads=self.threads or None,
         )
-        return anyio.run(self._run, bench, attacks)
+        return anyio.run(self._run_organic if self.organic else self._run, bench, attacks)
 
     async def _run(self, bench: Bench, attacks: tuple[Attack, ...]) -> int:
         from targon.redteam import run_bench
@@ -93,6 +99,40 @@ class RedteamCommand(Options):
                 most_tokens=QUICK_TOKENS if self.quick else MOST_TOKENS,
             )
         return await anyio.to_thread.run_sync(self._write, matrix)
+
+    async def _run_organic(self, bench: Bench, attacks: tuple[Attack, ...]) -> int:
+        from targon.redteam import run_organic
+        from targon.redteam.organic import MOST
+        from targon.redteam.organic_run import ORGANIC_STREAMS
+
+        with progress_bar() as progress:
+            task = progress.add_task("", total=None)
+            organic = await run_organic(
+                bench,
+                attacks,
+                self._calibration_of,
+                clock=time.perf_counter,
+                tell=lambda what, done, total: progress.update(
+                    task, description=what, completed=done, total=total
+                ),
+                honest_files=self.honest,
+                streams=QUICK_LIVES if self.quick else ORGANIC_STREAMS,
+                most=QUICK_REQUESTS if self.quick else MOST,
+            )
+        return await anyio.to_thread.run_sync(self._write_organic, organic)
+
+    def _write_organic(self, organic: Organic) -> int:
+        from targon.redteam import table_of_organic
+
+        self.out.mkdir(parents=True, exist_ok=True)
+        (self.out / "organic.json").write_bytes(organic.to_bytes())
+        table = table_of_organic(organic) + "\n"
+        (self.out / "organic.md").write_text(table, "utf-8")
+        sys.stdout.write(f"{table}\nWritten to {self.out}: organic.json and organic.md.\n")
+        convicted = organic.false_convictions
+        if convicted:
+            sys.stderr.write(f"targon: honest provers were convicted: {', '.join(convicted)}\n")
+        return 1 if convicted else 0
 
     def _calibration_of(self, reference: ModelIdentity) -> Calibration:
         try:
