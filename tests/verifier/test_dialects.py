@@ -192,11 +192,9 @@ async def test_each_prover_is_given_the_work_that_its_engine_can_do(world: World
         world.prover("Native", TinyEngine(dialects=("native",))) as native,
     ):
         events = await world.verify_until(lambda events: steps(events) >= 4, limit_s=60)
-    assert [asked_of(events, each) for each in (both, greedy, native)] == [
-        {"targon/1", "greedy"},
-        {"greedy"},
-        {"native"},
-    ], "at T = 0 greedy, else targon/1, where it offers both"
+    assert [asked_of(events, each) for each in (greedy, native)] == [{"greedy"}, {"native"}]
+    # at T = 0 greedy, else targon/1, where it offers both; in a few blocks T = 0 need not be drawn
+    assert "targon/1" in asked_of(events, both) <= {"targon/1", "greedy"}
     for prover, method in ((both, "divergence"), (greedy, "divergence"), (native, "recheck")):
         found = judged(events, prover)
         assert {(each.outcome, each.method) for each in found} == {("pass", method)}

@@ -113,11 +113,14 @@ class Asker:
         content = Content(request=request, response=answer.response, tokens_per_s=answer.tokens_per_s)
         return *await self.judge(content, similarity_threshold), content
 
-    async def judge(self, content: Content, similarity_threshold: float) -> tuple[Verdict, Judgement]:
+    async def judge(
+        self, content: Content, similarity_threshold: float, *, counted: bool = True
+    ) -> tuple[Verdict, Judgement]:
         """Judge a whole answer, of a challenge or of an audited inference.
 
         Args:
             similarity_threshold: of the prover's tier.
+            counted: as its attempt says.
         """
         request, response = content.request, content.response
         judgement = await judge(
@@ -128,6 +131,7 @@ class Asker:
             similarity_threshold=similarity_threshold,
             deadline_s=JUDGE_TIMEOUT_S,
             embedder=self._embedder,
+            counted=counted,
         )
         found = judgement.verdict
         verdict = Verdict(

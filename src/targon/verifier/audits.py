@@ -102,7 +102,9 @@ class Audits:
         else:
             standing = self._journal.standings.prover(asked.prover)
             tier = Tier.BRONZE if standing is None else standing.tier
-            verdict, judgement = await self._asker.judge(content, TIERS[tier].similarity_threshold)
+            verdict, judgement = await self._asker.judge(
+                content, TIERS[tier].similarity_threshold, counted=asked.counted
+            )
         await self._book.record(verdict, judgement, Hotkey(asked.prover))
         await self._retained.forget(attempt)
         self._metrics.judged(verdict)

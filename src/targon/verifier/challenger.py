@@ -1,4 +1,9 @@
-"""A block's challenges: made, logged, sent each at its moment, judged, and written down."""
+"""A block's challenges: made, and each logged and sent at its moment, judged, and written down.
+
+A challenge is logged just before it is sent, as users' inferences are, and names the block that is the newest then.
+Were a block's challenges logged together, provers would know them: by attempt numbers lower than those of inferences
+that came before, and by a block that is not the newest any more (``benchmarks/telltale.py`` shows it).
+"""
 
 from __future__ import annotations
 
@@ -7,7 +12,7 @@ from collections.abc import Awaitable, Callable
 import anyio
 import structlog
 
-from targon.chain import Axon, Chain, SubnetInfo
+from targon.chain import Axon, Chain, ChainError, SubnetInfo
 from targon.engines import Engine, EngineError
 from targon.ledger import Attempt
 from targon.protocol.messages import Dialect, GenerateRequest
@@ -72,29 +77,36 @@ class Challenger:
         if not chosen:
             return
         challenges = await self._make_challenges([prover for prover, _ in chosen], secret, block)
-        current = await self._chain.block()
-        moment = Moment(
-            genesis=info.genesis,
-            netuid=info.netuid,
-            block=current,
-            block_hash=await self._chain.block_hash(current),
-            log_head=self._journal.standings.interval_head,
-            secret=secret,
-        )
-        requests: list[GenerateRequest] = []
-
-        def attempts(first: int) -> list[Attempt]:
-            for place, (prover, _) in enumerate(chosen):
-                number, challenge = AttemptNumber(first + place), challenges[prover]
-                sampling = challenge.sampling(self._dialect(prover, block, challenge.temperature))
-                requests.append(self._asker.request(challenge.messages, sampling, prover, number, moment))
-            return [attempt_event(request, block) for request in requests]
-
-        await self._journal.append_made(attempts)
         async with anyio.create_task_group() as group:
-            for request, (prover, axon) in zip(requests, chosen, strict=True):
+            for prover, axon in chosen:
                 delay_s = challenge_delay_s(secret, block, prover, SENDING_SPAN * info.block_seconds)
-                group.start_soon(self._ask, request, axon, delay_s)
+                group.start_soon(self._ask, challenges[prover], prover, axon, delay_s, secret, block, info)
+
+    async def _log_attempt(
+        self, challenge: Challenge, prover: Hotkey, secret: bytes, block: Block, info: SubnetInfo
+    ) -> GenerateRequest:
+        """The request of a challenge, whose attempt is in the log."""
+        current = await self._chain.block()
+        block_hash = await self._chain.block_hash(current)
+        made: list[GenerateRequest] = []
+
+        def make(first: int) -> list[Attempt]:
+            moment = Moment(
+                genesis=info.genesis,
+                netuid=info.netuid,
+                block=current,
+                block_hash=block_hash,
+                log_head=self._journal.standings.interval_head,
+                secret=secret,
+            )
+            sampling = challenge.sampling(self._dialect(prover, block, challenge.temperature))
+            made.append(
+                self._asker.request(challenge.messages, sampling, prover, AttemptNumber(first), moment)
+            )
+            return [attempt_event(made[0], block)]
+
+        await self._journal.append_made(make)
+        return made[0]
 
     def _dialect(self, prover: Hotkey, block: Block, temperature: float) -> Dialect:
         standing = self._journal.standings.prover(prover)
@@ -123,8 +135,22 @@ class Challenger:
             raise troubles[0]
         return made
 
-    async def _ask(self, request: GenerateRequest, axon: Axon, delay_s: float) -> None:
+    async def _ask(
+        self,
+        challenge: Challenge,
+        prover: Hotkey,
+        axon: Axon,
+        delay_s: float,
+        secret: bytes,
+        block: Block,
+        info: SubnetInfo,
+    ) -> None:
         await anyio.sleep(delay_s)
+        try:
+            request = await self._log_attempt(challenge, prover, secret, block, info)
+        except ChainError as error:
+            logger.warning("challenge_not_sent", prover=prover, kind=type(error).__name__, error=str(error))
+            return
         standing = self._journal.standings.prover(request.prover)
         tier = Tier.BRONZE if standing is None else standing.tier
         with self._loads.sending(request.prover):
