@@ -82,6 +82,8 @@ class Moment:
     offset_s: float
     pause_s: float
     block: Block | None
+    block_age: int = 0
+    behind: int = 0
 
 
 def run(quick: bool) -> list[Row]:
@@ -112,6 +114,16 @@ def run(quick: bool) -> list[Row]:
     about = f"drawn, sent over {SENDING_SPAN:g} of a block"
     hurried = _users(clients, size, random.Random(9), conversations, soon)
     rows += _rows(about, hurried, sent, ("timing",), note)
+
+    together = _timeline(
+        arrivals,
+        lambda draw: MAKING_S + delay_s(draw, SENDING_SPAN * BLOCK_S),
+        random.Random(8),
+        together=True,
+    )
+    sent = [_new(USUAL, passages, SETTINGS, moment) for moment in _challenged(together, size)]
+    numbered = _users(clients, size, random.Random(9), conversations, together)
+    rows += _rows("logged together, before they are sent", numbered, sent, ("timing",), note)
 
     short = VerifierSettings()
     brief = [_new(USUAL, passages, short, moment) for moment in _challenged(spread, size)]
@@ -206,6 +218,8 @@ def _users(
                 offset_s=moment.offset_s,
                 pause_s=moment.pause_s,
                 subject=f"user {subject}",
+                block_age=moment.block_age,
+                behind=moment.behind,
             )
         )
     return found
@@ -268,14 +282,33 @@ def _challenged(moments: Sequence[Moment], size: int) -> Iterator[Moment]:
     return islice((moment for moment in moments if moment.block is not None), size)
 
 
-def _timeline(arrivals: Sequence[float], delay: Callable[[Draw], float], rng: random.Random) -> list[Moment]:
-    """Users' requests and challenges in the order in which they reach the prover."""
+def _timeline(
+    arrivals: Sequence[float],
+    delay: Callable[[Draw], float],
+    rng: random.Random,
+    *,
+    together: bool = False,
+) -> list[Moment]:
+    """Users' requests and challenges in the order in which they reach the prover.
+
+    Args:
+        together: whether challenges are logged when their block begins, and not when they are sent.
+    """
     blocks = int(arrivals[-1] / BLOCK_S)
     chosen = [Block(block) for block in range(blocks) if rng.random() < CHALLENGED]
-    stream: list[tuple[float, Block | None]] = [(moment, None) for moment in arrivals]
-    stream += [(block * BLOCK_S + delay(_draw(block)), block) for block in chosen]
+    stream: list[tuple[float, float, Block | None]] = [(moment, moment, None) for moment in arrivals]
+    for challenged in chosen:
+        sent_s = challenged * BLOCK_S + delay(_draw(challenged))
+        stream.append((sent_s, challenged * BLOCK_S + MAKING_S if together else sent_s, challenged))
     stream.sort(key=lambda one: one[0])
-    return [Moment(now % BLOCK_S, now - before, block) for (before, _), (now, block) in pairwise(stream)]
+    numbers = {logged: number for number, logged in enumerate(sorted(logged for _, logged, _ in stream))}
+    found, highest = [], 0
+    for (before, _, _), (now, logged, block) in pairwise(stream):
+        age = int(now // BLOCK_S) - int(logged // BLOCK_S)
+        behind = max(0, highest - numbers[logged])
+        highest = max(highest, numbers[logged])
+        found.append(Moment(now % BLOCK_S, now - before, block, age, behind))
+    return found
 
 
 def _new(
@@ -296,6 +329,8 @@ def _new(
         offset_s=moment.offset_s,
         pause_s=moment.pause_s,
         subject=passage,
+        block_age=moment.block_age,
+        behind=moment.behind,
     )
 
 

@@ -42,7 +42,7 @@ def test_the_commands_of_the_page_are_understood(words, capsys, monkeypatch):
         asked.append((bench, attacks))
         return 0
 
-    monkeypatch.setattr(redteam.RedteamCommand, "_run", run)
+    monkeypatch.setattr(redteam.RedteamCommand, "_run_organic" if "--organic" in words else "_run", run)
     assert main(words) == 0, capsys.readouterr().err
     ((bench, attacks),) = asked
     assert bench.completions == (redteam.QUICK_COMPLETIONS if "--quick" in words else redteam.COMPLETIONS)

@@ -13,7 +13,7 @@ from targon.protocol.audits import AUDIT_RATES, PROBATION_RATE
 from targon.protocol.profile import DEMO, STANDARD
 from targon.protocol.rewards import INFERENCE_PENALTY_FACTOR, PENALTY
 from targon.protocol.tiers import TIERS, Tier
-from targon.redteam import Organic, run_organic, table_of_organic, with_needs
+from targon.redteam import ATTACKS, Organic, run_organic, table_of_organic, with_needs
 from targon.redteam.career import AUDIT_S, Career
 from targon.redteam.organic import Cheat, OrganicBench
 from targon.redteam.organic_answers import Served
@@ -110,6 +110,16 @@ def test_it_survives_its_file_and_the_table_has_a_line_for_each(organic):
     lines = table_of_organic(organic).splitlines()
     assert len(lines) == 2 + len(organic.rows)
     assert len({line.count("|") for line in lines}) == 1
+
+
+def test_the_page_s_table_is_that_of_the_file_and_no_honest_prover_was_convicted():
+    measured = Organic.from_bytes((DOCS / "redteam" / "organic.json").read_bytes())
+    page = (DOCS / "redteam.md").read_text("utf-8")
+    assert page.partition("<!-- organic -->\n")[2].partition("\n<!-- end -->")[0] == table_of_organic(
+        measured
+    )
+    assert measured.false_convictions == ()
+    assert {attack.name for attack in ATTACKS} <= {row.name for row in measured.rows}
 
 
 # -- lives ---------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Can a prover tell a challenge from a user's request? A classifier that tries, and how far it gets.
 
-It sees what a prover sees: the conversation, the sampling parameters, and when a request comes. Words go through
+It sees what a prover sees: the conversation, the sampling parameters, when a request comes, and the block and the
+attempt's number that it names. Words go through
 a logistic regression over hashed n-grams; its score and all numbers go through boosted trees. How far they get
 is the area under the ROC curve (AUC) on requests that the classifier was not trained on: 0.5 is guessing, 1.0 is
 knowing. Requests that share a subject (a passage, a user's conversation) are never split between training and
@@ -43,6 +44,9 @@ class Sighting:
         offset_s: seconds from its block's beginning to its arrival.
         pause_s: seconds since the last request of any kind.
         subject: requests with equal subjects are not independent.
+        block_age: blocks between the one that it names and the newest when it came.
+        behind: by how much its attempt's number is lower than the highest that came before; 0: it is the highest.
+        choice: its index among the answers that were asked for together.
     """
 
     messages: tuple[ChatMessage, ...]
@@ -54,6 +58,9 @@ class Sighting:
     offset_s: float
     pause_s: float
     subject: str
+    block_age: int = 0
+    behind: int = 0
+    choice: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +92,9 @@ NUMBERS: Final[dict[str, tuple[Group, Callable[[Sighting], float]]]] = {
     "max_tokens modulo 10": ("parameters", lambda seen: seen.max_tokens % 10),
     "stop strings": ("parameters", lambda seen: len(seen.stop)),
     "characters of the stop strings": ("parameters", lambda seen: sum(map(len, seen.stop))),
+    "choice": ("parameters", lambda seen: seen.choice),
+    "age of the block": ("timing", lambda seen: seen.block_age),
+    "attempt number behind the highest": ("timing", lambda seen: seen.behind),
     "offset within the block": ("timing", lambda seen: seen.offset_s),
     "pause before": ("timing", lambda seen: seen.pause_s),
 }
