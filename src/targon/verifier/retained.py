@@ -152,14 +152,20 @@ class Retained:
 
         await self._in_thread(delete)
 
-    def own(self) -> Iterator[Kept]:
+    def own(self, first: int = 0, last: int = (1 << 63) - 1) -> Iterator[Kept]:
         """The verifier's own work that is kept, oldest first. Blocks.
+
+        Args:
+            first: number of the first attempt that is asked for; ``last``: of the last.
 
         Raises:
             ContentUnreadable: at the first that isn't what was kept.
         """
         with self._alone():
-            rows = self._db.execute("SELECT attempt, sealed FROM content WHERE own = 1 ORDER BY attempt")
+            rows = self._db.execute(
+                "SELECT attempt, sealed FROM content WHERE own = 1 AND attempt BETWEEN ? AND ? ORDER BY attempt",
+                (first, last),
+            )
             found = rows.fetchall()
         for attempt, sealed in found:
             content = self._opened(attempt, sealed)

@@ -15,6 +15,7 @@ from targon.cli.errors import CommandError
 from targon.cli.keys import open_hotkey
 from targon.cli.logs import log_to_read
 from targon.cli.options import Options
+from targon.cli.publishing import OwnWork
 from targon.cli.verifier_options import VerifierOptions
 from targon.ledger import replay
 from targon.protocol.segments import SegmentIndex
@@ -47,4 +48,5 @@ async def _export(folder: Path, path: Path | None, options: VerifierOptions, sig
         standings = await replay(log)
         if standings.opened is None:
             raise CommandError(f"the log {name} is empty: there is nothing to export")
-        return await Exporter(folder, log, signer).export(standings.opened, standings.released)
+        own = None if path is not None else OwnWork(options.data.path.expanduser())
+        return await Exporter(folder, log, signer, own).export(standings.opened, standings.released)

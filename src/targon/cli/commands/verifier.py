@@ -20,6 +20,7 @@ from targon.cli.keys import open_hotkey
 from targon.cli.logging import configure_logging
 from targon.cli.logs import SEGMENTS, opened_log
 from targon.cli.operations import named_registry
+from targon.cli.publishing import OwnWork
 from targon.cli.serving_users import MAX_CALLS, VerifierGateway, opened_door, opened_keys, raise_file_limit
 from targon.cli.updating import run_with_updates
 from targon.cli.verifier_options import VerifierOptions
@@ -111,7 +112,7 @@ async def _verify(options: VerifierOptions, flags: Sequence[str], signer: Keypai
         check_reference(engine)
         journal = await Journal.open(log)
         published = await stack.enter_async_context(opened_log(options, read_only=True))
-        exporter = Exporter(folder / SEGMENTS, published, signer)
+        exporter = Exporter(folder / SEGMENTS, published, signer, OwnWork(folder))
         client = await stack.enter_async_context(
             NeuronClient(deadlines=deadlines_of(options), tls=options.neuron.tls, max_connections=MAX_CALLS)
         )
