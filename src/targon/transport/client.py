@@ -224,18 +224,27 @@ class NeuronClient:
         max_bytes: int = BASE_RESPONSE_BYTES,
     ) -> bytes:
         waits = deadlines or self._deadlines
-        while (
-            True
-        ):  # as often as a kept connection turns out to have ended; asking again changes nothing there
-            async with AsyncExitStack() as stack:
-                try:
-                    exchange = await self._open(
-                        stack, axon, "GET", target, b"", receiver, signer, waits, max_bytes, whole=True
-                    )
-                except Stale:
-                    continue
-                await exchange.accept(media_type)
-                return await exchange.read()
+        try:
+            return await self._get_once(axon, target, receiver, signer, waits, media_type, max_bytes)
+        except Stale:  # asking again changes nothing there
+            return await self._get_once(axon, target, receiver, signer, waits, media_type, max_bytes)
+
+    async def _get_once(
+        self,
+        axon: Endpoint,
+        target: str,
+        receiver: Hotkey,
+        signer: Signer,
+        waits: Deadlines,
+        media_type: str,
+        max_bytes: int,
+    ) -> bytes:
+        async with AsyncExitStack() as stack:
+            exchange = await self._open(
+                stack, axon, "GET", target, b"", receiver, signer, waits, max_bytes, whole=True
+            )
+            await exchange.accept(media_type)
+            return await exchange.read()
 
     async def _whole(
         self, axon: Endpoint, request: GenerateRequest, signer: Signer, deadlines: Deadlines
@@ -305,7 +314,8 @@ class NeuronClient:
         stack.callback(exchange.close)
         await exchange.start(self._pool, key, _request(key, method, target, headers, body), whole=whole)
         if requests.isEnabledFor(logging.DEBUG):
-            requests.debug("asked %s %s of %s in %.3f s", method, target, axon, exchange.elapsed_s)
+            url = f"{'http' if key[2] is None else 'https'}://{_host(key)}{target}"
+            requests.debug("asked %s %s: %d in %.3f s", method, url, exchange.status, exchange.elapsed_s)
         return exchange
 
     def _nonce(self) -> int:
@@ -331,9 +341,13 @@ def _key(axon: Endpoint, receiver: Hotkey, tls: Tls) -> Key:
 
 def _request(key: Key, method: str, target: str, headers: Mapping[str, str], body: bytes) -> bytes:
     """A request as it stands on the wire. The target is sent as it was signed."""
-    host, port, _ = key
-    lines = [f"{method} {target} HTTP/1.1", f"Host: {f'[{host}]' if ':' in host else host}:{port}", _ALWAYS]
+    lines = [f"{method} {target} HTTP/1.1", f"Host: {_host(key)}", _ALWAYS]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     if body:
         lines.append(f"Content-Type: {JSON}\r\nContent-Length: {len(body)}")
     return "\r\n".join([*lines, "", ""]).encode("ascii") + body
+
+
+def _host(key: Key) -> str:
+    host, port, _ = key
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -88,6 +88,11 @@ class Exchange:
             raise self._translate(error) from error
         self.elapsed_s = self._monotonic_s() - self._sent_s
 
+    @property
+    def status(self) -> int:
+        """Of the answer."""
+        return self._answer().status
+
     async def accept(self, media_type: str) -> None:
         """Check the answer's status and headers.
 

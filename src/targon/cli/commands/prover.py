@@ -28,7 +28,10 @@ def run(options: ProverOptions, flags: Sequence[str] = ()) -> int:
         json_lines=options.logging.json_lines,
         neuron=options.neuron.name,
     )
-    updated = anyio.run(_serve, options, flags, open_hotkey(options.wallet))
+    # users' requests pass through this process, in many small pieces
+    updated = anyio.run(
+        _serve, options, flags, open_hotkey(options.wallet), backend_options={"use_uvloop": True}
+    )
     return restart() if updated else 0
 
 
