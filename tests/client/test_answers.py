@@ -82,11 +82,13 @@ def test_developer_messages_and_messages_in_parts_are_what_they_become(client: C
     assert asked[:2] == [("system", "Be brief."), ("user", "Why\nis it? 👋")]
 
 
-def test_a_list_of_messages_that_grows_after_the_question_does_no_harm(client: Client) -> None:
+def test_lists_that_change_after_the_question_do_no_harm(client: Client) -> None:
     messages = [{"role": "user", "content": "Why?"}]
-    answer = client.chat.completions.create(**ASK | {"messages": messages})
+    stop = ["e"]
+    answer = client.chat.completions.create(**ASK | {"messages": messages}, extra_body={"stop": stop})
     messages += [{"role": "assistant", "content": "x"}, {"role": "user", "content": "And?"}]
     messages[0]["content"] = "changed"
+    stop.append("a")
     answer.verify()
 
 
