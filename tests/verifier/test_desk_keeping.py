@@ -6,7 +6,7 @@ import sqlite3
 
 import pytest
 
-from targon.ledger import Answered, Withdrawn
+from targon.ledger import Answered, Attempt, Withdrawn
 from targon.protocol import countersignatures
 from targon.transport.errands import (
     NotReady,
@@ -171,3 +171,21 @@ async def test_an_errand_that_nobody_settles_does_not_stay_open_for_ever(
             lambda events: any(isinstance(e, Withdrawn) and e.attempt == number for e in events)
         )
     assert any(isinstance(event, Withdrawn) and event.why == "user_left" for event in events)
+
+
+async def test_an_audit_of_work_that_does_not_count_leaves_no_evidence(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world.prover("Honest"), office(world) as here:
+        monkeypatch.setattr(
+            here.desk._sizes, "covers", lambda *_: False
+        )  # as where its prompt was not counted
+        while True:
+            errand, settled = await here.serve()
+            if await here.is_audited(settled):
+                break
+        verdict = await here.verdict_on(errand)
+        asked = (await world.events())[errand.request.attempt_number]
+    assert isinstance(asked, Attempt)
+    assert not asked.counted
+    assert (verdict.outcome, verdict.observed, verdict.evidence_after) == ("pass", None, None)
