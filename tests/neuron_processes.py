@@ -48,13 +48,18 @@ class Network:
     ) -> Iterator[subprocess.Popen[bytes]]:
         if role == "verifier" and not any(flag.startswith("--gateway.") for flag in flags):
             flags = (*flags, "--gateway.port", str(free_port()))
-        command = [
-            *(sys.executable, "-m", "targon.cli", role),
+        neuron = (
             *("--subtensor.chain_endpoint", f"sqlite://{self.chain}"),
             *("--wallet.name", name, "--wallet.path", str(self.folder / "wallets")),
             *(self.engine if engine is None else engine),
-            *flags,
-        ]
+        )
+        with self.process(role, name, *neuron, *flags) as process:
+            yield process
+
+    @contextmanager
+    def process(self, command_name: str, name: str, *flags: str) -> Iterator[subprocess.Popen[bytes]]:
+        """Any command of ``targon`` that runs for long; what it says is in the file ``NAME.out``."""
+        command = [sys.executable, "-m", "targon.cli", command_name, *flags]
         with (self.folder / f"{name}.out").open("ab") as output:
             process = subprocess.Popen(command, stdout=output, stderr=output)
         try:
