@@ -141,6 +141,10 @@ def test_work_beyond_what_is_calibrated_moves_two_counters_and_nothing_else() ->
     alice = standing(history)
     assert (alice.native, alice.native_replies, alice.inferences) == (2, 2, 2)
     assert (alice.attempts, alice.total_successes) == (0, 0)
+    for counted, dialect in ((False, "targon/1"), (True, "native")):
+        asked_for = inference(ALICE, 1, counted=counted, dialect=dialect)  # type: ignore[arg-type]
+        assert history.standings.worth(asked_for, verdict(number)) is None
+        assert history.standings.earned_by(asked_for, answered(number, ALICE)) is None
     history.add(step_closed(1), interval_closed(0, 2))
     assert standing(history).score == 0.0
     assert not history.standings.medians
