@@ -78,6 +78,8 @@ class ScriptedDesk:
         """What was settled, and of which prover (its place in the list)."""
         self.errors: list[TransportError] = []
         self.answers: list[Answer] = []
+        self.asked = 0
+        """How often it was asked for an errand."""
         self.taken: list[Errand] = []
         self.instead_of: list[Errand | None] = []
         self.refusal: DeskError | None = None
@@ -93,6 +95,7 @@ class ScriptedDesk:
     async def take(
         self, order: Order, *, instead_of: Errand | None = None, tried: Collection[Hotkey] = ()
     ) -> Errand:
+        self.asked += 1
         await anyio.sleep(self.pause_s)
         if self.refusal is not None:
             raise self.refusal
@@ -171,7 +174,11 @@ Script = Callable[[ByteStream, GenerateRequest, Keypair], Awaitable[None]]
 
 
 def signed_answer(
-    request: GenerateRequest, key: Keypair, *tokens: int, text: str | None = None
+    request: GenerateRequest,
+    key: Keypair,
+    *tokens: int,
+    text: str | None = None,
+    logprobs: tuple[float, ...] | None = None,
 ) -> GenerateResponse:
     completion = Completion(
         salt="05" * 32,
@@ -179,6 +186,7 @@ def signed_answer(
         token_ids=tuple(TokenId(token) for token in tokens),
         finish_reason="length",
         text="x" * len(tokens) if text is None else text,
+        logprobs=logprobs,
     )
     receipt = receipts.issue(
         request, completion, model_digest=Digest("06" * 32), issued_at=1, salt=b"\x07" * 32, signer=key

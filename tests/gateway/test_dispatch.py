@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 
 import anyio
 import pytest
+from anyio.abc import ByteStream
+from bittensor.keyfiles import Keypair
 
 from targon.engines.errors import EngineUnavailable
 from targon.gateway.dispatch_hedging import Hedging
 from targon.gateway.errors import ServiceFailed
 from targon.gateway.ports import Began, Delta
-from targon.protocol.messages import TokenEvent
+from targon.protocol.messages import GenerateRequest, TokenEvent
+from targon.protocol.primitives import TokenId
 from targon.transport.errands import NobodyFree, NotReady, UnknownModel, Unservable
 from targon.transport.errors import BadResponse, TimedOut
 from tests.gateway.dispatch_world import (
@@ -23,6 +27,7 @@ from tests.gateway.dispatch_world import (
     an_order,
     answers,
     sends,
+    signed_answer,
 )
 from tests.prover.world import CountingEngine
 from tests.transport.world import STREAM_HEAD, a_request, a_response, done_event, token_event
@@ -113,6 +118,34 @@ async def test_a_replacement_that_is_slow_is_overtaken_too() -> None:
             assert isinstance(await anext(world.dispatcher.fulfil(an_order())), Began)
         assert world.metric("targon_dispatch_failovers_total") == 1
         assert world.metric("targon_dispatch_hedges_total") == 1
+
+
+async def test_where_nobody_can_overtake_a_slow_prover_the_desk_is_not_asked_again_and_again() -> None:
+    async with a_world(answers(5, after_s=0.5)) as world:
+        await all_of(world.dispatcher.fulfil(an_order()))
+        assert world.desk.asked == 2
+
+
+async def test_a_prover_that_could_not_be_had_to_overtake_may_still_replace() -> None:
+    async with a_world(sends(then_waits_s=0.4), answers(7)) as world:
+        later = world.desk.provers.pop()
+        async with anyio.create_task_group() as tasks:
+
+            async def come_free() -> None:
+                await anyio.sleep(0.25)
+                world.desk.provers.append(later)
+
+            tasks.start_soon(come_free)
+            _, finished = await all_of(world.dispatcher.fulfil(an_order()))
+        assert finished.completion_tokens == 1
+        assert world.desk.asked == 3
+
+
+async def test_an_answer_may_take_longer_than_its_first_token_may() -> None:
+    assert QUICK.first_token_s < 1.2
+    async with a_world(answers(*range(5), pause_s=0.3), patience=PATIENT) as world:
+        _, finished = await all_of(world.dispatcher.fulfil(an_order(max_tokens=8)))
+        assert finished.completion_tokens == 5
 
 
 async def test_only_so_many_orders_are_hedged() -> None:
@@ -241,6 +274,23 @@ async def test_streamed_text_that_is_not_what_was_signed_is_the_provers_fault() 
             await all_of(world.dispatcher.fulfil(an_order()))
         assert await world.desk.until_told(1) == [("failed", 0)]
         assert isinstance(world.desk.errors[0], BadResponse)
+
+
+@pytest.mark.parametrize(
+    ("signed", "told"), [((-0.5,), "answered"), ((-0.25,), "failed"), (None, "answered")]
+)
+async def test_streamed_log_probabilities_are_those_that_were_signed_if_any_were(
+    signed: tuple[float, ...] | None, told: str
+) -> None:
+    async def script(stream: ByteStream, request: GenerateRequest, key: Keypair) -> None:
+        event = TokenEvent(token_ids=(TokenId(5),), text="x", logprobs=(-0.5,))
+        answer = signed_answer(request, key, 5, logprobs=signed)
+        await stream.send(STREAM_HEAD + b"data: " + event.to_bytes() + b"\n\n" + done_event(answer))
+
+    async with a_world(script, patience=PATIENT) as world:
+        with suppress(ServiceFailed):
+            await all_of(world.dispatcher.fulfil(an_order()))
+        assert await world.desk.until_told(1) == [(told, 0)]
 
 
 async def test_an_answer_without_a_token_is_nobodys_and_another_prover_is_asked() -> None:

@@ -67,12 +67,14 @@ async def test_a_user_who_is_cancelled_before_the_first_token_is_withdrawn_from_
         assert await world.desk.until_told(2) == [("user_left", 0), ("user_left", 1)]
 
 
-async def test_an_attempt_that_was_being_logged_when_the_user_left_is_withdrawn() -> None:
-    async with a_world(CountingEngine()) as world:
+async def test_an_attempt_that_was_being_logged_when_the_user_left_is_withdrawn_and_not_sent() -> None:
+    engine = CountingEngine()
+    async with a_world(engine) as world:
         world.desk.pause_s = 0.2
         with anyio.move_on_after(0.05):
             await anext(world.dispatcher.fulfil(an_order()))
         assert await world.desk.until_told(1) == [("user_left", 0)]
+        assert engine.tasks == []
 
 
 async def test_a_withdrawal_is_logged_though_the_desk_is_slow_and_the_user_gone() -> None:
