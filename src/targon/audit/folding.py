@@ -47,6 +47,8 @@ class Wanted:
     """By the attempt's number."""
     heads: dict[Digest, int] = field(default_factory=dict)
     """Each interval's head that the log holds, with its interval."""
+    interval_blocks: int = 1
+    """Length of an interval, by the log's profile."""
     weights_block: Block | None = None
     """The block in which the newest weights were set."""
 
@@ -183,6 +185,7 @@ class Folding:
                 f"that of {signed[2]} on subnet {signed[1]} of {signed[0][:12]}…, who signed it",
             )
         self._network = (event.genesis, str(event.netuid), event.verifier)
+        self._wanted.interval_blocks = event.profile.interval_blocks
 
     def _interval_opened(self, seq: int, event: Any) -> None:  # noqa: ANN401 - of its kind
         self._drawing.interval_opened(seq, event.interval, event.block, event.commitment)

@@ -8,6 +8,7 @@ from targon.audit.folding import Wanted
 from targon.audit.report import Report
 from targon.chain import Chain
 from targon.protocol.primitives import Uid
+from targon.protocol.schedule import interval_of
 
 
 async def check_network(chain: Chain, report: Report) -> bool:
@@ -34,35 +35,37 @@ async def compare_with_chain(chain: Chain, report: Report, wanted: Wanted) -> No
     """
     if report.verifier is None or not await check_network(chain, report):
         return
-    until = -1 if report.block is None else report.block
-    await _anchor(chain, report, wanted, until)
-    await _weights(chain, report, wanted, until)
+    await _anchor(chain, report, wanted)
+    await _weights(chain, report, wanted)
 
 
-async def _anchor(chain: Chain, report: Report, wanted: Wanted, until: int) -> None:
+async def _anchor(chain: Chain, report: Report, wanted: Wanted) -> None:
+    """A head that was anchored in an interval which the log has, or before, is one of the log's."""
     assert report.verifier is not None
     anchor = await chain.anchor_of(report.verifier)
     if anchor is None:
         report.notes.append("the verifier has anchored no head on chain")
         return
-    interval = wanted.heads.get(anchor.digest)
+    interval, newest = wanted.heads.get(anchor.digest), max(wanted.heads.values(), default=-1)
     if interval is not None:
         report.chain.append(f"the head anchored in block {anchor.block} is that of interval {interval}")
-    elif anchor.block <= until:
+    elif interval_of(anchor.block, wanted.interval_blocks) <= newest:
         report.faults.add(
             "forked",
             "chain",
             f"no interval whose head is {anchor.digest[:12]}…",
-            f"one: the verifier anchored it in block {anchor.block}, and the log goes on to block {until}",
+            f"one: the verifier anchored it in block {anchor.block}, and the log goes on to interval {newest}",
         )
     else:
         report.notes.append(
-            f"the newest head on chain is of block {anchor.block}; the audited part ends in block {until}: what came "
-            "after it is not published yet, or left out"
+            f"the newest head on chain is of block {anchor.block}; the audited part ends with interval {newest}: what "
+            "came after it is not published yet, or left out"
         )
 
 
-async def _weights(chain: Chain, report: Report, wanted: Wanted, until: int) -> None:
+async def _weights(chain: Chain, report: Report, wanted: Wanted) -> None:
+    """What a verifier sets follows from records that are released only afterwards: while it goes on, the chain is
+    mostly one vector ahead."""
     assert report.verifier is not None
     me = (await chain.metagraph()).by_hotkey(report.verifier)
     if me is None:
@@ -73,10 +76,10 @@ async def _weights(chain: Chain, report: Report, wanted: Wanted, until: int) -> 
         report.notes.append("the log has set no weights yet")
     elif standing == report.weights:
         report.chain.append(f"the chain holds the weights that the log set in block {wanted.weights_block}")
-    elif me.last_update is not None and me.last_update > max(until, wanted.weights_block):
+    elif me.last_update is not None and me.last_update > wanted.weights_block:
         report.notes.append(
-            f"the chain's weights are of block {me.last_update}; the audited part ends in block {until}: they can't be "
-            "compared yet"
+            f"the chain's weights are of block {me.last_update}, newer than the last of the audited part, of block "
+            f"{wanted.weights_block}: they can be compared once their records are released"
         )
     else:
         uid = _first_difference(standing, report.weights)
