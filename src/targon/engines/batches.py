@@ -6,14 +6,15 @@ message and a system call for each, and wins nobody anything: none of them waits
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 from targon.engines.port import Engine, GenerateTask, Step
 
+Batches = Callable[[GenerateTask], AsyncGenerator[Sequence[Step], None]]
 
-@runtime_checkable
+
 class Batching(Protocol):
     """An engine that knows which of its steps are here together."""
 
@@ -28,8 +29,11 @@ async def batches_of(engine: Engine, task: GenerateTask) -> AsyncGenerator[Seque
     Raises:
         EngineError: as ``generate`` does.
     """
-    if isinstance(engine, Batching):
-        async with aclosing(engine.batches(task)) as batches:
+    its_own: Batches | None = getattr(
+        engine, "batches", None
+    )  # a check of the protocol costs more than a token
+    if its_own is not None:
+        async with aclosing(its_own(task)) as batches:
             async for batch in batches:
                 yield batch
         return
