@@ -1,4 +1,4 @@
-"""Copy a verifier's log and its secret while it runs: backup.py DATA_FOLDER TARGET_FOLDER.
+"""Copy a verifier's log, its secret and its users' keys while it runs: backup.py DATA_FOLDER TARGET_FOLDER.
 
 The log is copied as of one moment by SQLite's own means, checked, and only then put in the place of an older copy. Both
 files are readable by their owner alone. Standard library only.
@@ -14,6 +14,7 @@ from pathlib import Path
 
 LOG = "log.sqlite"
 SECRET = "draws.secret"  # noqa: S105 - a file's name
+KEYS = "keys.sqlite"
 USAGE = "expected two folders: backup.py DATA_FOLDER TARGET_FOLDER (the verifier's --data.path, and where to copy it)"
 
 
@@ -22,7 +23,7 @@ class BackupError(Exception):
 
 
 def back_up(data: Path, target: Path) -> int:
-    """Copy log and secret; returns how many records the copy holds.
+    """Copy log and secret, and keys of users if there are any; returns how many records the copy holds.
 
     Raises:
         BackupError: if there is nothing to copy, or the copy isn't whole.
@@ -35,16 +36,11 @@ def back_up(data: Path, target: Path) -> int:
     if target.resolve() == data.resolve():
         raise BackupError(f"{target}: got the verifier's own folder, expected another one to copy to")
     target.mkdir(mode=0o700, parents=True, exist_ok=True)
-    fresh = target / f"{LOG}.new"
-    fresh.unlink(missing_ok=True)
-    os.close(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-    try:
-        records = copy_log(data / LOG, fresh)
-    except sqlite3.Error as error:
-        fresh.unlink()
-        raise BackupError(
-            f"{data / LOG}: it cannot be copied ({error}); an older copy stays as it was"
-        ) from error
+    fresh, records = copied(data / LOG, target, "records")
+    if (data / KEYS).is_file():
+        keys, _ = copied(data / KEYS, target, "keys")
+        sync(keys)
+        keys.replace(target / KEYS)
     # the secret first: a log without its secret is of less use than the other way round
     write(target / f"{SECRET}.new", (data / SECRET).read_bytes())
     (target / f"{SECRET}.new").replace(target / SECRET)
@@ -54,8 +50,26 @@ def back_up(data: Path, target: Path) -> int:
     return records
 
 
-def copy_log(source: Path, target: Path) -> int:
-    """Copy a database that may be written meanwhile, and check the copy; returns its number of records."""
+def copied(source: Path, folder: Path, table: str) -> tuple[Path, int]:
+    """A whole copy of a database, beside an older one, and how many rows a table of it has.
+
+    Raises:
+        BackupError: if there is none.
+    """
+    fresh = folder / f"{source.name}.new"
+    fresh.unlink(missing_ok=True)
+    os.close(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    try:
+        return fresh, copy_database(source, fresh, table)
+    except sqlite3.Error as error:
+        fresh.unlink()
+        raise BackupError(
+            f"{source}: it cannot be copied ({error}); an older copy stays as it was"
+        ) from error
+
+
+def copy_database(source: Path, target: Path, table: str) -> int:
+    """Copy a database that may be written meanwhile, and check the copy; returns the rows of a table."""
     with (
         closing(sqlite3.connect(f"{source.resolve().as_uri()}?mode=ro", uri=True)) as log,
         closing(sqlite3.connect(target)) as copy,
@@ -65,8 +79,8 @@ def copy_log(source: Path, target: Path) -> int:
         (verdict,) = copy.execute("PRAGMA integrity_check").fetchone()
         if verdict != "ok":
             raise sqlite3.DatabaseError(f"the copy is damaged: {verdict}")
-        (records,) = copy.execute("SELECT count(*) FROM records").fetchone()
-    return int(records)
+        (rows,) = copy.execute(f"SELECT count(*) FROM {table}").fetchone()  # noqa: S608 - a name of ours
+    return int(rows)
 
 
 def write(path: Path, content: bytes) -> None:

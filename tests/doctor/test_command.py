@@ -135,7 +135,8 @@ async def begin_log(network: Network, hotkey: str) -> list[str]:
     folder = network.folder / "verifier"
     await write(folder / "log.sqlite", [await opening_event(network, hotkey)])
     make_secret(folder)
-    return ["--data.path", str(folder), "--axon.port", str(free_port())]
+    ports = ("--axon.port", str(free_port()), "--gateway.port", str(free_port()))
+    return ["--data.path", str(folder), *ports]
 
 
 @pytest.mark.anyio
@@ -165,6 +166,7 @@ async def test_a_verifier_that_runs_is_found_running_and_well(tmp_path: Path) ->
     own = (
         *("--data.path", str(tmp_path / "verifier"), "--profile", "demo"),
         *("--axon.port", str(port), "--metrics.port", str(metrics)),
+        *("--gateway.port", str(free_port())),
     )
     given = (*flags(network, "verifier"), "--engine.socket", str(socket), *own)
     async with serve_engine(TinyEngine(), socket):

@@ -16,6 +16,7 @@ from targon.doctor.ports import (
     AxonPlace,
     check_announced,
     check_axon,
+    check_gateway_port,
     check_metrics_port,
     check_port,
     check_tls,
@@ -235,6 +236,13 @@ async def test_a_metrics_port_that_another_program_has_is_bad() -> None:
     with bind("127.0.0.1", 0) as taken:
         finding = await look(check_metrics_port(bound_port(taken)))
     assert (finding.outcome, "--metrics.port" in finding.advice) == ("bad", True)
+
+
+async def test_a_port_for_users_that_another_program_has_is_bad() -> None:
+    with bind("127.0.0.1", 0) as taken:
+        finding = await look(check_gateway_port("127.0.0.1", bound_port(taken)))
+    assert (finding.outcome, "--gateway.port" in finding.advice) == ("bad", True)
+    assert (await look(check_gateway_port("127.0.0.1", free_port()))).outcome == "good"
 
 
 async def test_a_role_that_runs_is_asked_how_it_is(monkeypatch: pytest.MonkeyPatch) -> None:

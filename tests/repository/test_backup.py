@@ -11,6 +11,7 @@ import anyio
 import pytest
 
 from scripts import backup
+from targon.gateway.keys import KeyFile, digest_of
 from targon.ledger import SqliteLog, Standings, replay
 from tests.ledger.worlds import SqliteWorld
 from tests.ledger.writer_process import lines, writer
@@ -85,3 +86,17 @@ def test_the_folder_itself_is_no_place_for_its_copy(data: Path) -> None:
     (data / backup.LOG).touch()
     with pytest.raises(backup.BackupError, match="got the verifier's own folder"):
         backup.back_up(data, data)
+
+
+def test_the_keys_of_users_are_copied_too_if_there_are_any(data: Path, tmp_path: Path) -> None:
+    target = tmp_path / "copy"
+    keys = KeyFile(data / backup.KEYS)
+    _, secret = keys.create("joe", now=1)
+    with writer(SqliteWorld(data / backup.LOG)) as process:
+        lines(process, 3)
+        assert run(data, target).returncode == 0
+    keys.close()
+    copy = KeyFile(target / backup.KEYS)
+    assert list(copy.keys()) == [digest_of(secret)]
+    copy.close()
+    assert stat.S_IMODE((target / backup.KEYS).stat().st_mode) == 0o600

@@ -235,14 +235,22 @@ async def check_metrics_port(port: int, served: int | None = None) -> Result:
     Args:
         served: the port that the role itself listens at, which can't be the same.
     """
-    flag = "--metrics.port"
+    return await _check_own_port("127.0.0.1", port, "--metrics.port", "/metrics", served)
+
+
+async def check_gateway_port(host: str, port: int, served: int | None = None) -> Result:
+    """The port for users is free, or that of a gateway that runs already, whose health is asked then."""
+    return await _check_own_port(host, port, "--gateway.port", "/openapi.json", served)
+
+
+async def _check_own_port(host: str, port: int, flag: str, shown: str, served: int | None) -> Result:
     if port == served:
         return bad(f"port {port} is the one that is served at, too, expected two", f"choose another {flag}")
     try:
-        bind("127.0.0.1", port, flag=flag).close()
+        bind(host, port, flag=flag).close()
     except PortInUse as error:
         try:
-            status = await _health(port)
+            status = await _health(port, shown)
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
             status = None
         if status is None:
@@ -252,15 +260,15 @@ async def check_metrics_port(port: int, served: int | None = None) -> Result:
                 f"a role that runs with port {port} says what ails it: {status}", "see what that role logs"
             )
         return good(f"port {port} is that of a role that runs, and says that it is well")
-    return good(f"port {port} on 127.0.0.1 is free")
+    return good(f"port {port} on {host} is free")
 
 
-async def _health(port: int) -> str | None:
-    """What a role of ours says of itself; None: what answers is none."""
+async def _health(port: int, shown: str) -> str | None:
+    """What a role of ours says of itself; None: what answers is none, as what it shows at a path tells."""
     timeout = aiohttp.ClientTimeout(total=CONNECT_S)
     async with aiohttp.ClientSession(f"http://127.0.0.1:{port}", timeout=timeout) as session:
-        async with session.get("/metrics") as response:
-            if b"targon_" not in await response.content.read(METRICS_BYTES):
+        async with session.get(shown) as response:
+            if b"targon" not in (await response.content.read(METRICS_BYTES)).lower():
                 return None
         async with session.get("/healthz") as response:
             said = json.loads(await response.content.read(METRICS_BYTES))

@@ -65,6 +65,8 @@ class VerifierNeeds:
     version_key: int
     disable_set_weights: bool = False
     calibration: Path | None = None
+    gateway: tuple[str, int] | None = None
+    """Address and port for users; None: it serves none."""
 
 
 def prover_checks(needs: ProverNeeds) -> list[Check]:
@@ -100,6 +102,7 @@ def verifier_checks(needs: VerifierNeeds) -> list[Check]:
         ),
         *([] if needs.axon is None else _axon(common, first, needs.axon, public=needs.public)),
         *_metrics(common, None if needs.axon is None else needs.axon.port),
+        *_gateway(needs),
         engine,
         Check("calibration", blocking(lambda found: check_calibration(found, needs.calibration)), (engine,)),
         *own_checks,
@@ -169,6 +172,14 @@ def _axon(common: Common, first: _First, place: ports.AxonPlace, *, public: bool
 def _metrics(common: Common, served: int | None = None) -> list[Check]:
     port = common.metrics_port
     return [] if port is None else [Check("metrics port", lambda: ports.check_metrics_port(port, served))]
+
+
+def _gateway(needs: VerifierNeeds) -> list[Check]:
+    if needs.gateway is None:
+        return []
+    host, port = needs.gateway
+    served = None if needs.axon is None else needs.axon.port
+    return [Check("gateway port", lambda: ports.check_gateway_port(host, port, served))]
 
 
 def _machine(common: Common, role: str, folder: Path) -> list[Check]:

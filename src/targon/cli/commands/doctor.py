@@ -156,6 +156,8 @@ def prover_needs(options: ProverOptions, opener: ChainOpener) -> ProverNeeds:
 def verifier_needs(options: VerifierOptions, opener: ChainOpener) -> VerifierNeeds:
     """What a verifier with these options needs."""
     named = options.calibration.path
+    # one that runs with TLS can't be told from another program, from here
+    unseen = options.gateway.off or options.gateway.tls_cert is not None
     return VerifierNeeds(
         common=_common(options, opener, options.neuron.given_tgi_endpoint),
         axon=None if options.neuron.axon_off else _axon("verifier", options.axon),
@@ -168,6 +170,7 @@ def verifier_needs(options: VerifierOptions, opener: ChainOpener) -> VerifierNee
         version_key=VerifierSettings().version_key,
         disable_set_weights=options.neuron.disable_set_weights,
         calibration=None if named is None else named.expanduser(),
+        gateway=None if unseen else (options.gateway.ip, options.gateway.port),
     )
 
 
