@@ -338,9 +338,13 @@ async def test_an_embedder_that_takes_too_long_charges_nobody():
     assert "no answer within 0.2 s" in verdict.reason
 
 
-async def test_a_reference_of_another_model_finds_nothing():
+@pytest.mark.parametrize("named", ["model", "digest"])
+async def test_a_reference_of_another_model_finds_nothing(named):
     request = tiny_request(dialect="native")
-    other = CALIBRATION.model_copy(update={"model_digest": "e" * 64})
+    digest = "e" * 64 if named == "digest" else "d" * 64
+    if named == "model":
+        request = request.model_copy(update={"model": "another"})
+    other = CALIBRATION.model_copy(update={"model_digest": digest})
     found = await judged(request, await saying(request, "z"), TinyEngine(), Letters(), calibration=other)
     assert found.verdict.outcome == "inconclusive"
-    assert "another model" in found.verdict.reason
+    assert found.verdict.reason.count("another model") == 2  # neither recheck nor similarity would begin
