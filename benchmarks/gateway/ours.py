@@ -13,14 +13,21 @@ from contextlib import ExitStack, aclosing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import anyio
+
 from benchmarks.gateway.answer import NAME, make_folder
 from benchmarks.gateway.others import Place
 from benchmarks.gateway.processes import free_port, module, running, wait_for_http
-from targon.ledger import Answered, Attempt, SqliteLog
+from benchmarks.gateway.streams import held
+from targon.ledger import Answered, Attempt, SqliteLog, replay
+from targon.protocol.tiers import Tier
 from targon.verification import Calibration
 from targon.verification.shipped import SHIPPED
 
 BLOCK_SECONDS = 0.5
+TIER = Tier.DIAMOND
+"""Serves 10,000 requests in an interval: of 4 s here, in the shortened profile."""
+CLIMB_S = 180.0
 PATIENCE_S = 600.0
 """Seconds that a prover has for a whole answer, so that streams can be left alone."""
 
@@ -95,14 +102,23 @@ class Cast:
         path.write_bytes(calibration.to_bytes())
         return path
 
-    def verifier(self, port: int) -> list[str]:
+    def verifier(self, port: int, gateway_port: int) -> list[str]:
         return module(
             "targon.cli",
             *("verifier", "--subtensor.chain_endpoint", f"sqlite://{self.chain}", *self._wallet("verifier")),
             *("--engine.socket", str(self._socket), "--data.path", str(self.folder / "verifier")),
             *("--profile", "demo", "--calibration.path", str(self.calibration())),
-            *("--axon.port", str(port), "--neuron.timeout", str(PATIENCE_S)),
+            *("--axon.port", str(port), "--gateway.port", str(gateway_port)),
+            *("--neuron.timeout", str(PATIENCE_S)),
         )
+
+    def key(self) -> str:
+        """A user's key without limits."""
+        made = self._targon(
+            *("key", "create", "--name", "benchmark", "--data.path", str(self.folder / "verifier")),
+            *("--requests_per_minute", "0", "--tokens_per_minute", "0", "--concurrent", "0"),
+        )
+        return made.strip()
 
 
 @contextmanager
@@ -110,6 +126,7 @@ def network(folder: Path, engine_port: int) -> Iterator[Network]:
     """Start it, and wait until its gateway answers. The engine is there already."""
     cast = Cast(folder)
     prover_port, verifier_port = free_port(), free_port()
+    gateway = Place("TARGON", free_port(), cast.key())
     with ExitStack() as stack:
 
         def start(name: str, command: list[str]) -> subprocess.Popen[bytes]:
@@ -118,10 +135,25 @@ def network(folder: Path, engine_port: int) -> Iterator[Network]:
         processes = {
             "reference": start("reference", cast.reference()),
             "prover": start("prover", cast.prover(prover_port, engine_port)),
-            "verifier": start("verifier", cast.verifier(verifier_port)),
+            "verifier": start("verifier", cast.verifier(verifier_port, gateway.port)),
         }
-        wait_for_http(verifier_port, "/v1/models", processes["verifier"], folder / "verifier.out")
-        yield Network(folder, engine_port, prover_port, Place("TARGON", verifier_port), processes)
+        wait_for_http(gateway.port, "/healthz", processes["verifier"], folder / "verifier.out")
+        ours = Network(folder, engine_port, prover_port, gateway, processes)
+        anyio.run(_let_it_climb, ours)
+        yield ours
+
+
+async def _let_it_climb(ours: Network) -> None:
+    """Ask now and then, until the prover's tier lets it have as many requests as will come."""
+    with anyio.fail_after(CLIMB_S):
+        while True:
+            with held() as streams:
+                await streams.open(ours.gateway, 4, max_tokens=16)
+                await anyio.sleep(0.5)
+            async with aclosing(await SqliteLog.open(ours.log, read_only=True)) as log:
+                standings = await replay(log)
+            if any(prover.tier >= TIER for prover in standings.provers()):
+                return
 
 
 async def settled(ours: Network) -> tuple[int, int]:
