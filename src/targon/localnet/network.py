@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -15,9 +16,12 @@ from bittensor.keyfiles import Keypair
 from bittensor.wallet import Wallet
 
 from targon.chain import Axon, ChainSettings, EmbeddedChain
+from targon.engines.default_model import DEFAULT_MODEL_NAME
+from targon.gateway.keys import FILE_NAME, KeyFile
 from targon.localnet.cast import ENGINES, EngineName, Player, cast
 from targon.localnet.processes import Running, free_ports, running
 from targon.localnet.settings import Settings
+from targon.localnet.users import Door
 from targon.protocol.primitives import Hotkey, Uid
 
 MARKER = "targon-localnet"
@@ -50,6 +54,8 @@ class Network:
     seats: tuple[Seat, ...]
     verifiers: tuple[Hotkey, ...]
     processes: tuple[Running, ...]
+    door: Door
+    """Where the first verifier serves users."""
 
     def log_path(self, verifier: int = 0) -> Path:
         return data_folder(self.settings, verifier) / "log.sqlite"
@@ -103,14 +109,15 @@ async def open_network(settings: Settings) -> AsyncGenerator[Network, None]:
     async with AsyncExitStack() as stack:
         stack.push_async_callback(chain.aclose)
         verifiers = await anyio.to_thread.run_sync(_enrol_verifiers, settings, chain)
-        ports = free_ports(len(players) + settings.verifiers)
+        ports = free_ports(len(players) + settings.verifiers + 1)
+        door = await anyio.to_thread.run_sync(_open_door, settings, settings.gateway_port or ports.pop())
         seats = await _seat_players(settings, chain, players, ports)
         processes = []
         # A socket's path may have 100 characters at most; that of the network's own folder may be longer.
         sockets = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="targon-")))
-        for name, module, arguments in _commands(settings, seats, sockets, ports[len(players) :]):
+        for name, module, arguments in _commands(settings, seats, sockets, ports[len(players) :], door):
             processes.append(await stack.enter_async_context(running(name, module, arguments, settings.path)))
-        yield Network(settings, chain, seats, verifiers, tuple(processes))
+        yield Network(settings, chain, seats, verifiers, tuple(processes), door)
 
 
 def _create_chain(settings: Settings, provers: int) -> EmbeddedChain:
@@ -156,7 +163,7 @@ def _make_key(settings: Settings, name: str) -> Keypair:
 
 
 def _commands(
-    settings: Settings, seats: tuple[Seat, ...], sockets: Path, verifier_ports: Sequence[int]
+    settings: Settings, seats: tuple[Seat, ...], sockets: Path, verifier_ports: Sequence[int], door: Door
 ) -> list[tuple[str, str, list[str]]]:
     """(name, module, arguments) of every process: engines first, since they take longest to be ready."""
     engines = sorted({seat.player.engine for seat in seats if seat.player.engine is not None})
@@ -165,7 +172,9 @@ def _commands(
     commands = [_engine("reference", "fp32", sockets, threads=cores)]
     commands += [_engine(name, name, sockets, threads=max(1, cores // len(engines))) for name in engines]
     commands += [_prover(settings, seat, sockets) for seat in seats if seat.player.engine is not None]
-    commands += [_verifier(settings, number, sockets, port) for number, port in enumerate(verifier_ports)]
+    for number, port in enumerate(verifier_ports[: settings.verifiers]):
+        users = ["--gateway.off"] if number else ["--gateway.port", str(door.port)]
+        commands.append(_verifier(settings, number, sockets, port, users))
     return commands
 
 
@@ -217,7 +226,21 @@ def _prover(settings: Settings, seat: Seat, sockets: Path) -> tuple[str, str, li
     return player.name, "targon.localnet.cheating_prover", flags
 
 
-def _verifier(settings: Settings, number: int, sockets: Path, port: int) -> tuple[str, str, list[str]]:
+def _open_door(settings: Settings, port: int) -> Door:
+    """A key for the first verifier's gateway. It may do all that a key can: the network is its user's own."""
+    folder = data_folder(settings, 0)
+    folder.mkdir(parents=True)
+    file = KeyFile(folder / FILE_NAME)
+    try:
+        _, key = file.create("localnet", now=int(time.time()))
+    finally:
+        file.close()
+    return Door(port, key, DEFAULT_MODEL_NAME)
+
+
+def _verifier(
+    settings: Settings, number: int, sockets: Path, port: int, users: Sequence[str]
+) -> tuple[str, str, list[str]]:
     return (
         f"verifier-{number + 1}",
         "targon.cli",
@@ -227,7 +250,7 @@ def _verifier(settings: Settings, number: int, sockets: Path, port: int) -> tupl
             *("--axon.port", str(port)),
             *("--data.path", str(data_folder(settings, number))),
             *("--profile", settings.profile.name),
-            "--gateway.off",
+            *users,
             *("--neuron.sample_size", str(settings.sample_size)),
             *("--neuron.min_tokens", str(settings.min_tokens)),
             *("--neuron.max_tokens", str(settings.max_tokens)),

@@ -30,6 +30,7 @@ from targon.ledger import (
 from targon.localnet.network import Network, Seat, open_network
 from targon.localnet.settings import Settings
 from targon.localnet.summary import Line, conviction_faults, ranking_faults, summary
+from targon.localnet.users import User
 from targon.localnet.view import Tally, draw, legend
 from targon.verification import EvidenceState
 
@@ -161,9 +162,13 @@ async def run(settings: Settings, console: Console, picture: Path | None = None)
             console.print(f"  [magenta]{line}[/]", highlight=False)
         async with _log_of(network) as log:
             console.print(f"Running after {time.monotonic() - began:.0f} s.", highlight=False)
+            console.print("Users are served. While it runs, ask it yourself:", highlight=False)
+            console.print(f"  {network.door.example()}", highlight=False, markup=False, soft_wrap=True)
             watch = Watch(network, log, time.monotonic)
+            user = User(network.door)
             async with anyio.create_task_group() as group:
                 group.start_soon(_stop_when_asked, watch)
+                group.start_soon(user.run)
                 await _follow(watch, network, console)
                 if not watch.stopped:
                     await _let_incentives_settle(watch, network)
@@ -172,7 +177,7 @@ async def run(settings: Settings, console: Console, picture: Path | None = None)
                 _take_picture(watch, picture)
             lines = await watch.lines()
             seconds = time.monotonic() - began
-    print_summary(console, watch, network, lines, seconds)
+    print_summary(console, watch, network, lines, seconds, user)
     return 1 if ranking_faults(lines) or conviction_faults(lines) else 0
 
 
@@ -258,12 +263,14 @@ def _take_picture(watch: Watch, path: Path) -> None:
 
 
 def print_summary(
-    console: Console, watch: Watch, network: Network, lines: list[Line], seconds: float
+    console: Console, watch: Watch, network: Network, lines: list[Line], seconds: float, user: User
 ) -> None:
     tally = watch.tally
     facts = [
         f"{tally.intervals_closed} intervals, {tally.verdicts} challenges judged in {seconds:.0f} s "
-        f"({tally.per_minute(time.monotonic()):.0f} a minute), {tally.tokens} tokens verified."
+        f"({tally.per_minute(time.monotonic()):.0f} a minute), {tally.tokens} tokens verified.",
+        f"{tally.inferences} inferences answered, {user.answered} of them for the user that this command plays, who "
+        f"fetched {user.receipts} receipts; {tally.audits} inferences were drawn for an audit.",
     ]
     for line in summary(
         lines,

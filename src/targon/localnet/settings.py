@@ -33,3 +33,5 @@ class Settings:
     max_tokens: int = 36
     """Bounds of a challenge's length."""
     netuid: int = 4
+    gateway_port: int = 0
+    """Where the first verifier serves users, on loopback; 0: any free port."""

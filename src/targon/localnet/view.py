@@ -28,6 +28,8 @@ class Tally:
     inferences: int = 0
     """That were answered."""
     tokens: int = 0
+    audits: int = 0
+    """Of these, those that were drawn for an audit."""
     intervals_closed: int = 0
     first_at_s: float | None = None
     recent: deque[tuple[float, int]] = field(default_factory=deque)
@@ -42,6 +44,7 @@ class Tally:
             self.first_at_s = now_s
         elif isinstance(event, Answered):
             self.inferences += 1
+            self.audits += event.audited
         elif isinstance(event, Verdict):
             self.verdicts += 1
             self.tokens += event.tokens

@@ -31,6 +31,8 @@ class LocalnetCommand(Options):
     """Verifiers, each with a log of its own."""
     block_seconds: float = Field(2.0, ge=0.25)
     """Seconds from one block to the next."""
+    gateway_port: int = Field(0, ge=0, le=65_535)
+    """Port of loopback at which the first verifier serves users; 0: any free one."""
     picture: Path | None = None
     """Write the last screen to this file, as SVG."""
 
@@ -44,5 +46,6 @@ class LocalnetCommand(Options):
             cheats=self.cheats,
             verifiers=self.verifiers,
             block_seconds=self.block_seconds,
+            gateway_port=self.gateway_port,
         )
         return anyio.run(run, settings, Console(), self.picture)
