@@ -6,7 +6,7 @@ What it is told is checked afterwards where the user can't be lied to: by receip
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -172,12 +172,17 @@ def test_a_wrong_key_and_a_revoked_one_are_turned_away(world: World) -> None:
     with world.client("sk-targon-" + "0" * 48) as stranger, pytest.raises(openai.AuthenticationError):
         stranger.models.list()
     with world.client(secret) as client:
-        client.models.list()
+        _until(lambda: _is_let_in(client), "a new key is not let in")
         world.keys.revoke(key.id, now=int(time.time()))
-        deadline = time.monotonic() + 30.0
-        while _is_let_in(client):
-            assert time.monotonic() < deadline, "a revoked key is still let in"
-            time.sleep(0.2)
+        _until(lambda: not _is_let_in(client), "a revoked key is still let in")
+
+
+def _until(holds: Callable[[], bool], complaint: str) -> None:
+    """A running gateway knows of a change within seconds."""
+    deadline = time.monotonic() + 30.0
+    while not holds():
+        assert time.monotonic() < deadline, complaint
+        time.sleep(0.2)
 
 
 def _is_let_in(client: openai.OpenAI) -> bool:
