@@ -153,11 +153,12 @@ async def test_a_load_with_faults_loses_no_acknowledged_answer_and_charges_no_ho
     keys.close()
     port = free_port()
     users = Users(f"http://127.0.0.1:{port}/v1", key)
+    calibrated = calibration(tmp_path)
     flags = (
         "--gateway.port",
         str(port),
         "--calibration.path",
-        str(calibration(tmp_path)),
+        str(calibrated),
         "--neuron.timeout",
         "10",
     )
@@ -193,6 +194,9 @@ async def test_a_load_with_faults_loses_no_acknowledged_answer_and_charges_no_ho
         if isinstance(attempt := events[event.attempt], Attempt)
     }
     assert charged <= {hotkeys[name] for name in (*DYING, SLOW)}
+    audit = ["audit", str(tmp_path / "verifier" / "segments"), "--calibration", str(calibrated)]
+    audited = await anyio.run_process([sys.executable, "-m", "targon.cli", *audit], check=False)
+    assert audited.returncode == 0, audited.stdout.decode() + audited.stderr.decode()
 
 
 def answered(events: list[Event]) -> set[str]:
