@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from benchmarks.written_log import Life
+from targon.audit.folding import Wanted
 from targon.ledger import Answered, Verdict, record_hash
 from targon.protocol import countersignatures, segments
 from targon.protocol.filed import ReceiptStatement
@@ -64,6 +65,34 @@ def test_an_audit_that_was_not_drawn_or_was_left_out_is_named(
     published.change(seq, lambda event: event | {"audited": audited})
     kinds = {fault.kind for fault in published.audit().faults.kept if fault.record == seq}
     assert "audit" in kinds
+
+
+def test_a_receipt_that_its_prover_never_signed_is_named(life: Life, published: Published) -> None:
+    seq = first(life, "answered")
+    published.change(
+        seq,
+        lambda event: (
+            event
+            | {
+                "receipt": event["receipt"]
+                | {"body": event["receipt"]["body"] | {"completion_digest": "77" * 32}}
+            }
+        ),
+    )
+    faults = published.audit(wanted=Wanted(signatures=100_000)).faults.kept
+    assert ("receipt", seq) in [(fault.kind, fault.record) for fault in faults]
+    assert ("receipt", seq) not in [
+        (fault.kind, fault.record) for fault in published.audit(wanted=Wanted(signatures=0)).faults.kept
+    ]
+
+
+def test_as_many_signatures_are_checked_as_somebody_wants(life: Life, published: Published) -> None:
+    signed = sum(
+        record.event.kind in ("answered", "verdict") and getattr(record.event, "receipt", None) is not None
+        for record in life.records[: life.standings.released]
+    )
+    assert published.audit(wanted=Wanted(signatures=0)).signatures_checked == 0
+    assert published.audit(wanted=Wanted(signatures=100_000)).signatures_checked == signed
 
 
 def test_another_secret_than_was_committed_to_is_named(life: Life, published: Published) -> None:

@@ -13,7 +13,9 @@ from targon.audit.hashing import HASH, MAX_FILE_BYTES, MAX_RECORD_BYTES, PREV, S
 from targon.audit.lean import LeanAnswered, LeanAttempt, parse
 from targon.audit.report import Report
 from targon.audit.shelf import Shelf
+from targon.audit.signatures import SIGNATURES, Signatures
 from targon.ledger import (
+    GENESIS_HASH,
     Answered,
     Attempt,
     InvalidHistory,
@@ -51,6 +53,8 @@ class Wanted:
     """Length of an interval, by the log's profile."""
     weights_block: Block | None = None
     """The block in which the newest weights were set."""
+    signatures: int = SIGNATURES
+    """About how many receipts to check their provers' signatures of."""
 
 
 class LeanRecord(NamedTuple):
@@ -84,6 +88,12 @@ class Folding:
         self._wanted = wanted
         self._commit_digest = commit_digest
         self._drawing = Drawing(self.standings, Secrets(self._contents()), self.faults)
+        last = shelf.bodies[-1] if shelf.bodies else None
+        self._signatures = Signatures(
+            GENESIS_HASH if last is None else last.head,
+            0 if last is None else last.last + 1,
+            wanted.signatures,
+        )
         self._openings: dict[int, int] = {}
         """Intervals, by the record that opened them."""
         self._provers: dict[int, Hotkey] = {}
@@ -204,6 +214,7 @@ class Folding:
         if not event.audited:
             self._provers.pop(number, None)
         self._drawing.answered(seq, prover, number, event.audited)
+        self._signatures.look(seq, number, event.receipt, self.faults)
         body = event.receipt.body
         if (body.genesis, str(body.netuid), body.verifier) != self._network:
             self.faults.add(
@@ -232,6 +243,7 @@ class Folding:
             self._wanted.verdicts[number] = event
         if event.receipt is None:
             return
+        self._signatures.look(seq, number, event.receipt, self.faults)
         receipt = event.receipt.body
         named = (
             receipt.genesis,
@@ -320,6 +332,7 @@ class Folding:
         for attempt in standings.open_attempts.values():
             report.open_by_prover[attempt.prover] = report.open_by_prover.get(attempt.prover, 0) + 1
         report.awaiting_verdict = len(standings.under_audit)
+        report.signatures_checked = self._signatures.checked
         report.weights_checked = self._weights_checked
         report.commits_checked = self._commits_checked
         report.commits_unchecked = self._commits_unchecked

@@ -45,6 +45,8 @@ class Report:
     evidence_checked: int = 0
     evidence_unchecked: int = 0
     calibrations_missing: tuple[Digest, ...] = ()
+    signatures_checked: int = 0
+    """Receipts in the log whose provers' signatures were checked."""
     receipts_checked: int = 0
     """Countersigned receipts that were given, and looked up."""
     chain: list[str] = field(default_factory=list)
@@ -96,6 +98,7 @@ class Report:
                 "unchecked": self.evidence_unchecked,
                 "calibrations_missing": list(self.calibrations_missing),
             },
+            "signatures_checked": self.signatures_checked,
             "receipts_checked": self.receipts_checked,
             "chain": self.chain,
             "reverified": self.reverified,

@@ -9,18 +9,18 @@ that the prover was the drawn one, and how often each was passed over.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from fractions import Fraction
-from math import ceil
+from statistics import median_low
 from typing import Final
 
 from targon.protocol.primitives import Uid
 
-LEAST_OF_MEAN: Final = Fraction(1, 8)
-"""No prover that serves has a smaller share than this part of the mean: whoever is new must be able to show what it
-can do."""
+LEAST_OF_MEDIAN: Final = 8
+"""No prover that serves has a smaller share than one part in this many of the median: whoever is new must be able to
+show what it can do."""
 
-MOST_OF_MEAN: Final = 4
-"""No prover has a larger share than this many times the mean: what it says of itself must not bring it everything."""
+MOST_OF_MEDIAN: Final = 4
+"""No prover has a larger share than this many times the median: what it says of itself must not bring it everything.
+(The mean would rise with what one prover says; the median doesn't.)"""
 
 MAX_TURNS: Final = 64
 """Draws after which a verifier gives up: then nearly everybody was busy."""
@@ -39,8 +39,8 @@ def shares(capacities: Mapping[Uid, int]) -> tuple[tuple[Uid, int], ...]:
         return ()
     if min(capacities.values()) < 1:
         raise ValueError(f"got capacities {dict(capacities)}, expected at least 1 each")
-    mean = Fraction(sum(capacities.values()), len(capacities))
-    least, most = max(1, ceil(mean * LEAST_OF_MEAN)), max(1, int(mean * MOST_OF_MEAN))
+    median = median_low(capacities.values())
+    least, most = -(-median // LEAST_OF_MEDIAN), median * MOST_OF_MEDIAN
     return tuple((uid, min(max(capacities[uid], least), most)) for uid in sorted(capacities))
 
 

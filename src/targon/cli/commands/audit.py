@@ -19,6 +19,7 @@ from rich.text import Text
 
 from targon.audit import Report, Wanted, audit_folder, compare_with_chain, fetch_segments, is_url, reverify
 from targon.audit.drawing import Tally
+from targon.audit.signatures import SIGNATURES
 from targon.chain import Chain, open_chain
 from targon.cli.engine import opened_engine
 from targon.cli.errors import WrongOptions
@@ -49,6 +50,9 @@ class AuditCommand(Options):
     """Another copy of the same verifier's segments, folder or address: both must say the same."""
     calibration: list[Path] = Field(default_factory=list)
     """Files or folders of calibrations, beside those that come with the software, to compute evidence again with."""
+    signatures: int = Field(SIGNATURES, ge=0)
+    """About how many of the log's receipts to check their provers' signatures of, drawn at random; give a number beyond
+    that of the log's records to check all."""
     reverify: int = Field(0, ge=0, le=10_000)
     """How many of the published answers to check again on an engine of one's own."""
     engine: EngineOptions = EngineOptions()
@@ -85,7 +89,7 @@ class AuditCommand(Options):
             scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="targon-audit-")))
             folder = await self._folder(self.source, self.keep or scratch / "one")
             against = await self._folder(self.against, scratch / "other") if self.against else None
-            wanted = Wanted()
+            wanted = Wanted(signatures=self.signatures)
             work = partial(
                 audit_folder,
                 folder,
@@ -177,6 +181,7 @@ def lines(report: Report) -> list[tuple[str, str]]:
         ),
     ]
     found += [("chain", said) for said in report.chain]
+    found.append(("signatures", f"{report.signatures_checked} receipts in the log, drawn at random"))
     if report.receipts_checked:
         found.append(("receipts", f"{report.receipts_checked} looked up in the log"))
     if report.reverified:

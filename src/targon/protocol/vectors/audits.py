@@ -38,7 +38,8 @@ ROUTING = Rule(
         "the most, of one that claims much": {
             "capacities": {"1": 1_000_000, "2": 1, "3": 1, "4": 1, "5": 1, "6": 1}
         },
-        "a mean that is no integer": {"capacities": {"1": 1, "2": 1, "3": 15}},
+        "an even number of provers": {"capacities": {"1": 1, "2": 2, "3": 4, "4": 40}},
+        "one that says much of itself": {"capacities": {"1": 1, "2": 1, "3": 15}},
         "the lowest draw": _pick("0" * 16, *_THREE),
         "the last of the first's": _pick("3" + _TOP[1:], *_THREE),
         "the first of the second's": _pick("4" + "0" * 15, *_THREE),
