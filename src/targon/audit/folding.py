@@ -89,11 +89,8 @@ class Folding:
         self._commit_digest = commit_digest
         self._drawing = Drawing(self.standings, Secrets(self._contents()), self.faults)
         last = shelf.bodies[-1] if shelf.bodies else None
-        self._signatures = Signatures(
-            GENESIS_HASH if last is None else last.head,
-            0 if last is None else last.last + 1,
-            wanted.signatures,
-        )
+        head, records = (GENESIS_HASH, 0) if last is None else (Digest(last.head), last.last + 1)
+        self._signatures = Signatures(head, records, wanted.signatures)
         self._openings: dict[int, int] = {}
         """Intervals, by the record that opened them."""
         self._provers: dict[int, Hotkey] = {}
