@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.to_thread
 from rich.console import Console
 from rich.live import Live
 from rich.panel import Panel
 
+from targon.audit import Unreadable, audit_folder
 from targon.chain import Metagraph
 from targon.ledger import (
     IntervalClosed,
@@ -27,7 +29,7 @@ from targon.ledger import (
     StepClosed,
     WeightsSet,
 )
-from targon.localnet.network import Network, Seat, open_network
+from targon.localnet.network import Network, Seat, data_folder, open_network
 from targon.localnet.settings import Settings
 from targon.localnet.summary import Line, conviction_faults, ranking_faults, summary
 from targon.localnet.users import User
@@ -150,7 +152,7 @@ async def run(settings: Settings, console: Console, picture: Path | None = None)
 
     Returns:
         0 if every honest prover ended above every cheat, every cheat that answers was convicted and nobody else
-        was; else 1.
+        was, and an audit of what was published found nothing; else 1.
 
     Raises:
         FolderInUse, ProcessDied, LocalnetFailed: if there was no such end.
@@ -178,7 +180,26 @@ async def run(settings: Settings, console: Console, picture: Path | None = None)
             lines = await watch.lines()
             seconds = time.monotonic() - began
     print_summary(console, watch, network, lines, seconds, user)
-    return 1 if ranking_faults(lines) or conviction_faults(lines) else 0
+    exact = await anyio.to_thread.run_sync(_audit, data_folder(settings, 0) / "segments", console)
+    return 1 if ranking_faults(lines) or conviction_faults(lines) or not exact else 0
+
+
+def _audit(folder: Path, console: Console) -> bool:
+    """Audit what the first verifier published, as a stranger would; returns whether nothing is wrong with it."""
+    try:
+        report, _ = audit_folder(folder)
+    except Unreadable:
+        console.print("It published nothing of its log yet, so there is nothing to audit.", highlight=False)
+        return True
+    said = "exact" if report.exact else "; ".join(str(fault) for fault in report.faults.kept[:3])
+    console.print(
+        f"As a stranger would, it was audited by what it published: {said} ({report.records} records, "
+        f"{report.draws.routes} routes, {report.draws.audits} audits, {report.weights_checked} weight vectors computed "
+        "again). Do it yourself:",
+        highlight=False,
+    )
+    console.print(f"  targon audit {folder}", highlight=False, markup=False, soft_wrap=True)
+    return report.exact
 
 
 @asynccontextmanager
