@@ -15,7 +15,7 @@ import httptools
 KEEP_ALIVE_S: Final = 10.0
 """An idle connection is let go after this: well before a server would close it under a request."""
 MAX_HEAD_BYTES: Final = 32_768
-"""Of an answer's status line and headers."""
+"""Of an answer's status line and headers; and of anything else that is no body, between two pieces of it or after it."""
 HIGH_WATER_BYTES: Final = 1 << 18
 
 _WITHOUT_BODY: Final = (204, 304)
@@ -46,6 +46,9 @@ class Connection(asyncio.Protocol):
         self._body: list[bytes] = []
         self._held = 0
         self._head_bytes = 0
+        self._framing_bytes = 0
+        """Since the last piece of the body."""
+        self._head_taken = False
         self._interim = False
         self._until_closed = False
         self._reusable = False
@@ -75,7 +78,8 @@ class Connection(asyncio.Protocol):
         self._requests += 1
         self._parser = httptools.HttpResponseParser(self)
         self._error = Broken("it was closed") if self._closed else None
-        self._body, self._held, self._head_bytes = [], 0, 0
+        self._body, self._held, self._head_bytes, self._framing_bytes = [], 0, 0, 0
+        self._head_taken = False
         self._interim = self._until_closed = self._reusable = self.complete = False
         self.status, self.headers = 0, {}
         if self._transport is not None and not self._closed:
@@ -91,9 +95,12 @@ class Connection(asyncio.Protocol):
         """
         if not self.status:
             await self._news(wait_s)
+        self._head_taken = True
 
     async def piece(self, wait_s: float) -> bytes:
         """What has come of the answer's body and was not taken yet; waits until there is some; empty at its end.
+
+        What frames it (sizes of chunks, trailers) is no news: it ends no wait, and gives no more time.
 
         Raises:
             TimeoutError, Malformed, Broken: as :meth:`head`.
@@ -144,10 +151,12 @@ class Connection(asyncio.Protocol):
             return
         if not self.status:
             self._head_bytes += len(data)
+        self._framing_bytes += len(data)
         try:
             self._parser.feed_data(data)
-            if not self.status and self._head_bytes > MAX_HEAD_BYTES:
-                raise Malformed(f"the headers are larger than {MAX_HEAD_BYTES} bytes")
+            if not self.complete and self._framing_bytes > MAX_HEAD_BYTES:
+                what = "what frames the body is" if self.status else "the headers are"
+                raise Malformed(f"{what} larger than {MAX_HEAD_BYTES} bytes")
         except httptools.HttpParserUpgrade:
             self._fail(Malformed("it changes to another protocol"))
         except httptools.HttpParserCallbackError as error:
@@ -160,7 +169,7 @@ class Connection(asyncio.Protocol):
             if self._held > HIGH_WATER_BYTES and self._reading and self._transport is not None:
                 self._reading = False
                 self._transport.pause_reading()
-        if self.status or self._error is not None:
+        if self._error is not None or self.complete or (self._body if self._head_taken else self.status):
             self._wake()
 
     # -- the parser ------------------------------------------------------------------------------------
@@ -170,7 +179,7 @@ class Connection(asyncio.Protocol):
             self._reusable = False  # a second answer to one request
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self.complete:
+        if not self.complete and not self.status:  # trailers say nothing that is asked for
             self.headers.setdefault(name.decode("latin-1").lower(), value.decode("latin-1"))
 
     def on_headers_complete(self) -> None:
@@ -193,6 +202,7 @@ class Connection(asyncio.Protocol):
         if not self.complete:
             self._body.append(body)
             self._held += len(body)
+            self._framing_bytes = 0
 
     def on_message_complete(self) -> None:
         if self._interim:
