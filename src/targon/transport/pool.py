@@ -15,7 +15,7 @@ import httptools
 KEEP_ALIVE_S: Final = 10.0
 """An idle connection is let go after this: well before a server would close it under a request."""
 MAX_HEAD_BYTES: Final = 32_768
-"""Of an answer's status line and headers; and of anything else that is no body, between two pieces of it or after it."""
+"""Of an answer's status line and headers, and of whatever is no body between two pieces of it or after it."""
 HIGH_WATER_BYTES: Final = 1 << 18
 
 _WITHOUT_BODY: Final = (204, 304)
