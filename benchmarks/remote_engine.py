@@ -25,6 +25,7 @@ from targon.engines.remote import Capabilities, RemoteEngine, Served
 from targon.engines.remote.calls import Calls
 from targon.engines.remote.folder import ModelFolder
 from targon.engines.remote.vllm import VllmBackend
+from targon.engines.remote.web import Web
 from targon.protocol import ChatMessage, Sampling
 
 MODEL = "m"
@@ -53,8 +54,8 @@ def run(quick: bool) -> list[Row]:
 
 
 async def _measure(url: str, folder: ModelFolder, quick: bool) -> list[Row]:
-    async with aiohttp.ClientSession() as session:
-        calls = Calls(session, url, timeout_s=10.0, max_requests=16, max_queue=64)
+    async with aiohttp.ClientSession() as session, Web(url) as near:
+        calls = Calls(near, timeout_s=10.0, max_requests=16, max_queue=64)
         engine = _engine(calls, folder)
 
         async def adapter(tokens: int) -> None:

@@ -13,11 +13,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from targon.http.pool import KEEP_ALIVE_S
 from targon.protocol import tls
 from targon.transport import STATUS, Code, Deadlines, Limits
 from targon.transport.certificates import MAX_CERTIFICATE_BYTES, check_certificate
 from targon.transport.client import BASE_RESPONSE_BYTES, BYTES_PER_TOKEN, MAX_RESPONSE_BYTES
-from targon.transport.pool import KEEP_ALIVE_S
 from targon.transport.tls import ALPN, LIFETIME_S
 from tests.transport.certificates import DAY, NOW, Certificate
 from tests.transport.world import ALICE, BOB, PROVER, VERIFIER, a_gate, post

@@ -66,22 +66,20 @@ def digest_of(form: bytes) -> Digest:
 
 
 def _text(value: Any) -> str:  # noqa: ANN401
-    kind = type(value)
-    if kind is str:
-        return _quoted(value)
-    if kind is dict:
-        return _object(value)
-    if kind is list or kind is tuple:
-        return _array(value)
-    write = _SCALARS.get(kind)
-    if write is not None:
-        return write(value)
-    where: Places | None = getattr(kind, "PLACES", None)  # a message within a message
+    return _WRITERS.get(type(value), _message)(value)
+
+
+def _message(value: Any) -> str:  # noqa: ANN401
+    where: Places | None = getattr(type(value), "PLACES", None)  # a message within a message
     return _members(vars(value), where) if where is not None else _by_the_rule(value)
 
 
 def _members(values: dict[str, Any], where: Places) -> str:
-    return "".join([before + _text(values[name]) for name, before in where]) + "}" if where else "{}"
+    if not where:
+        return "{}"
+    writer = _WRITERS.get
+    written = [before + writer(type(values[name]), _message)(values[name]) for name, before in where]
+    return "".join(written) + "}"
 
 
 def _object(value: dict[str, Any]) -> str:
@@ -120,7 +118,11 @@ def _utf_16(key: str) -> bytes:
     return key.encode("utf-16-be")
 
 
-_SCALARS: Final[dict[type, Callable[[Any], str]]] = {
+_WRITERS: Final[dict[type, Callable[[Any], str]]] = {
+    str: _quoted,
+    dict: _object,
+    list: _array,
+    tuple: _array,
     int: _integer,
     float: _float,
     bool: lambda value: "true" if value else "false",

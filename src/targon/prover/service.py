@@ -136,7 +136,7 @@ class ProverService:
         else:
             await send_json(send, 200, response.to_bytes())
         self._metrics.answered.inc()
-        self._log.info(
+        self._log.debug(
             "answered",
             verifier=request.verifier,
             attempt=request.attempt,

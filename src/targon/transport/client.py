@@ -11,12 +11,14 @@ import ipaddress
 import logging
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, aclosing
+from functools import lru_cache
 from types import TracebackType
 from typing import Self, TypeVar
 
 import anyio
 
 from targon import __version__
+from targon.http import Key, Pool
 from targon.protocol.disclosures import ProverOwnStanding, VerifierStatus
 from targon.protocol.errors import MalformedMessage
 from targon.protocol.keys import Signer
@@ -29,7 +31,6 @@ from targon.transport.auth import sign
 from targon.transport.clock import Clock
 from targon.transport.errors import BadResponse, Disconnected, Endpoint, Unreachable
 from targon.transport.exchange import Exchange, Stale
-from targon.transport.pool import Key, Pool
 from targon.transport.reading import StreamReading, parse_response
 from targon.transport.released import MAX_PAGE_BYTES, released_records
 from targon.transport.replies import EVENT_STREAM, JSON, JSON_LINES
@@ -330,13 +331,18 @@ def _key(axon: Endpoint, receiver: Hotkey, tls: Tls) -> Key:
     Only addresses are called, never names: what a name means is not the chain's to say.
     """
     try:
-        ipaddress.ip_address(axon.host)
-        peer = peer_name(receiver) if speaks_tls(tls, axon.host) else None
+        peer = _peer(axon.host, receiver, tls)
     except ValueError as error:
         raise Unreachable(axon, f"not an address to call: {error}") from error
     except MalformedMessage as error:
         raise Unreachable(axon, f"nobody to call there: {error}") from error
     return axon.host, axon.port, peer
+
+
+@lru_cache(maxsize=4096)  # the same few are called over and over
+def _peer(host: str, receiver: Hotkey, tls: Tls) -> str | None:
+    ipaddress.ip_address(host)
+    return peer_name(receiver) if speaks_tls(tls, host) else None
 
 
 def _request(key: Key, method: str, target: str, headers: Mapping[str, str], body: bytes) -> bytes:

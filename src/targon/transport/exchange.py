@@ -10,6 +10,7 @@ from contextlib import aclosing
 
 from pydantic import ValidationError
 
+from targon.http import Broken, Connection, Key, Malformed, Pool
 from targon.transport.answers import Deadlines
 from targon.transport.errors import (
     BadResponse,
@@ -23,7 +24,6 @@ from targon.transport.errors import (
     TransportError,
     Unreachable,
 )
-from targon.transport.pool import Broken, Connection, Key, Malformed, Pool
 from targon.transport.refusals import ErrorBody, quoted
 from targon.transport.tls import NotPinned
 

@@ -19,7 +19,6 @@ from contextlib import asynccontextmanager
 from functools import cache
 from typing import Any
 
-import aiohttp
 import numpy as np
 
 from targon.engines.default_model import DEFAULT_MODEL_NAME
@@ -30,6 +29,7 @@ from targon.engines.remote.backend import Backend
 from targon.engines.remote.calls import Calls
 from targon.engines.remote.folder import DEFAULT_MODEL, ModelFolder
 from targon.engines.remote.vllm import VllmBackend
+from targon.engines.remote.web import Web
 from targon.engines.sampler_arguments import parse_sampler_arguments
 from targon.protocol.messages import ChatMessage, Dialect
 from targon.protocol.primitives import TokenId
@@ -336,10 +336,8 @@ async def engine_at(
         dialects=dialects,
         max_batch=max_requests,
     )
-    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-    timeout = aiohttp.ClientTimeout(total=None)
-    async with aiohttp.ClientSession(timeout=timeout, headers=headers) as session:
-        calls = Calls(session, url, timeout_s=timeout_s, max_requests=max_requests, max_queue=max_queue)
+    async with Web(url, api_key) as web:
+        calls = Calls(web, timeout_s=timeout_s, max_requests=max_requests, max_queue=max_queue)
         yield RemoteEngine(backend(calls), folder, identity, capabilities)
 
 

@@ -21,10 +21,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import aiohttp
 from aiohttp import web
 
 from targon.engines.remote.calls import Calls
+from targon.engines.remote.web import Web
 
 
 @dataclass(frozen=True)
@@ -148,5 +148,5 @@ async def listening(app: web.Application) -> AsyncIterator[str]:
 @asynccontextmanager
 async def calling(url: str, *, timeout_s: float = 30.0) -> AsyncIterator[Calls]:
     """What a backend is built on."""
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None)) as session:
-        yield Calls(session, url, timeout_s=timeout_s, max_requests=8, max_queue=8)
+    async with Web(url) as engine:
+        yield Calls(engine, timeout_s=timeout_s, max_requests=8, max_queue=8)

@@ -9,6 +9,7 @@ import anyio
 
 from targon.cli.gateway_options import GatewayOptions
 from targon.cli.logging import configure_logging
+from targon.cli.memory import seldom_searched
 from targon.cli.operations import named_registry, serve_metrics
 from targon.cli.serving_users import opened_door, opened_keys, raise_file_limit
 from targon.cli.signals import run_until_signalled
@@ -49,4 +50,5 @@ async def _serve(options: GatewayOptions) -> None:
                 await front.run()
                 tasks.cancel_scope.cancel()
 
+        stack.enter_context(seldom_searched())
         await run_until_signalled(serve, front.stop)

@@ -12,6 +12,7 @@ from targon.chain import open_chain
 from targon.cli.engine import opened_engine
 from targon.cli.keys import open_hotkey
 from targon.cli.logging import configure_logging
+from targon.cli.memory import seldom_searched
 from targon.cli.operations import named_registry
 from targon.cli.prover_options import ProverOptions
 from targon.cli.updating import run_with_updates
@@ -64,6 +65,7 @@ async def _serve(options: ProverOptions, flags: Sequence[str], signer: Keypair) 
             settings=settings_of(options),
             registry=named_registry("prover", options.neuron.name),
         )
+        stack.enter_context(seldom_searched())
         return await run_with_updates(
             options.autoupdate,
             "prover",

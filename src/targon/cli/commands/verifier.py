@@ -19,6 +19,7 @@ from targon.cli.errors import CommandError
 from targon.cli.keys import open_hotkey
 from targon.cli.logging import configure_logging
 from targon.cli.logs import SEGMENTS, opened_log
+from targon.cli.memory import seldom_searched
 from targon.cli.operations import named_registry
 from targon.cli.publishing import OwnWork
 from targon.cli.serving_users import MAX_CALLS, VerifierGateway, opened_door, opened_keys, raise_file_limit
@@ -155,6 +156,7 @@ async def _verify(options: VerifierOptions, flags: Sequence[str], signer: Keypai
                 await gateway.run_beside(verifier.run, verifier.stop)
                 beside.cancel_scope.cancel()
 
+        stack.enter_context(seldom_searched())
         return await run_with_updates(
             options.autoupdate,
             "verifier",

@@ -14,11 +14,11 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from typing import Any, NoReturn, Self, TypeVar
 
-import aiohttp
 import anyio
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from targon.engines.errors import EngineBusy, EngineUnavailable, TaskRefused
+from targon.engines.remote.web import BrokenOff, NoConnection, Response, Unanswered, Web
 from targon.protocol.text import REPLACEMENT
 
 MAX_ANSWER_BYTES = 256 * 1024 * 1024
@@ -34,7 +34,7 @@ MAX_WORDS = 4_000
 
 _TRIES = 2
 _DONE = b"[DONE]"
-_AGAIN = (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError)
+_AGAIN = (NoConnection, Unanswered)
 """No connection, or one that the engine closed while it lay idle: nothing was answered."""
 
 
@@ -51,19 +51,16 @@ class Calls:
     """HTTP to one engine.
 
     Args:
-        session: without a deadline of its own.
-        url: scheme, host, port and, where a proxy wants one, a path.
+        web: where it is, and how to ask there.
         timeout_s: the longest wait for any one thing: the head of an answer, its next event, the rest of it.
         max_requests: how many requests are under way at once.
         max_queue: how many more wait for their turn; beyond that ``EngineBusy`` is raised at once.
     """
 
-    def __init__(
-        self, session: aiohttp.ClientSession, url: str, *, timeout_s: float, max_requests: int, max_queue: int
-    ) -> None:
-        self.url = url.rstrip("/")
-        self._key = session.headers.get("Authorization", "").removeprefix("Bearer ")
-        self._session = session
+    def __init__(self, web: Web, *, timeout_s: float, max_requests: int, max_queue: int) -> None:
+        self.url = web.url
+        self._key = web.key
+        self._web = web
         self._timeout_s = timeout_s
         self._room = anyio.Semaphore(max_requests)
         self._places = max_queue
@@ -112,10 +109,9 @@ class Calls:
         """
         async with self._turn(), self._request("POST", route, body) as response:
             left = bytearray()
-            read = response.content.readany
             with _Silence(response, self._timeout_s) as silence:
                 try:
-                    while part := await read():
+                    while part := await response.part(self._timeout_s):
                         *lines, rest = part.split(b"\n")
                         if lines:
                             lines[0] = bytes(left) + lines[0]
@@ -133,8 +129,8 @@ class Calls:
                             return
                         if len(left) > MAX_EVENT_BYTES:
                             self.fail(f"got an event of more than {MAX_EVENT_BYTES:,} bytes, expected less")
-                except (aiohttp.ClientError, OSError) as error:
-                    if silence.lasted:
+                except (BrokenOff, OSError) as error:
+                    if silence.lasted or isinstance(error, TimeoutError):
                         self._late()
                     self._broke_off(error)
                 if silence.lasted:
@@ -165,10 +161,10 @@ class Calls:
         async with self._request(method, route, body) as response:
             return await self._read(response)
 
-    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
+    async def _read(self, response: Response) -> bytes:
         parts, size = [], 0
         with self._waiting():
-            async for part in response.content.iter_any():
+            while part := await response.part(self._timeout_s):
                 parts.append(part)
                 size += len(part)
                 if size > MAX_ANSWER_BYTES:
@@ -183,8 +179,11 @@ class Calls:
                 f"engine at {self.url}: {self._places} requests wait for it already; ask again later, or ask fewer "
                 "at once"
             )
-        with self._waiting():
-            await self._room.acquire()
+        if self._room.value:
+            self._room.acquire_nowait()  # a deadline costs more than the wait that there isn't
+        else:
+            with self._waiting():
+                await self._room.acquire()
         try:
             yield
         finally:
@@ -193,8 +192,8 @@ class Calls:
     @asynccontextmanager
     async def _request(
         self, method: str, route: str, body: Mapping[str, Any] | None
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
-        with self._waiting():
+    ) -> AsyncIterator[Response]:
+        with self._said():
             response = await self._sent(method, route, body)
         try:
             if response.status != 200:
@@ -203,13 +202,15 @@ class Calls:
         finally:
             response.close()  # an answer that was not read to its end tells the engine to stop working on it
 
-    async def _sent(self, method: str, route: str, body: Mapping[str, Any] | None) -> aiohttp.ClientResponse:
+    async def _sent(self, method: str, route: str, body: Mapping[str, Any] | None) -> Response:
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + self._timeout_s
         for _ in range(_TRIES - 1):
             try:
-                return await self._session.request(method, self.url + route, json=body)
+                return await self._web.send(method, route, body, self._timeout_s)
             except _AGAIN:
-                await anyio.sleep(0.05)
-        return await self._session.request(method, self.url + route, json=body)
+                await anyio.sleep(min(0.05, self._timeout_s))
+        return await self._web.send(method, route, body, until_s - loop.time())
 
     def _refused(self, route: str, status: int, data: bytes) -> NoReturn:
         words = _words(self._without_key(data))
@@ -231,16 +232,19 @@ class Calls:
 
     @contextmanager
     def _waiting(self) -> Iterator[None]:
+        with self._said(), anyio.fail_after(self._timeout_s):
+            yield
+
+    @contextmanager
+    def _said(self) -> Iterator[None]:
+        """What went wrong with a wait, as whose it is."""
         try:
-            with anyio.fail_after(self._timeout_s):
-                yield
+            yield
         except TimeoutError:
             self._late()
-        except aiohttp.ClientConnectorError as error:
-            self.fail(
-                f"cannot be reached ({error.os_error.strerror or error.os_error}); start it, or name another"
-            )
-        except (aiohttp.ClientError, OSError) as error:
+        except NoConnection as error:
+            self.fail(f"cannot be reached ({error}); start it, or name another")
+        except (BrokenOff, OSError) as error:
             self._broke_off(error)
 
     def _late(self) -> NoReturn:
@@ -255,7 +259,7 @@ class _Silence:
     one anew for each event would cost as much as reading it.
     """
 
-    def __init__(self, response: aiohttp.ClientResponse, limit_s: float) -> None:
+    def __init__(self, response: Response, limit_s: float) -> None:
         self._response = response
         self._limit_s = limit_s
         self._loop = asyncio.get_running_loop()

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
-import aiohttp
 from anyio import to_thread
 
 from targon.engines.default_model import DEFAULT_MODEL_NAME
@@ -26,11 +25,9 @@ from targon.engines.remote.probing import probe
 from targon.engines.remote.sglang import SglangBackend
 from targon.engines.remote.tgi import TgiBackend
 from targon.engines.remote.vllm import VllmBackend
+from targon.engines.remote.web import Web
 
 Kind = Literal["vllm", "sglang", "llama.cpp", "tgi", "openai"]
-
-KEEP_S: Final = 4.0
-"""Seconds for which an idle connection is kept: less than servers do (uvicorn's 5), so that few are found closed."""
 
 _OWNERS: Final[dict[str, Kind]] = {"vllm": "vllm", "sglang": "sglang", "llamacpp": "llama.cpp"}
 """What engines call themselves in ``/v1/models``."""
@@ -82,11 +79,8 @@ async def open_remote_engine(
         raise EngineUnavailable(
             "TARGON_ENGINE_API_KEY: got a key with a line break or the like, expected printable characters only"
         )
-    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_S)
-    timeout = aiohttp.ClientTimeout(total=None)
-    async with aiohttp.ClientSession(connector=connector, timeout=timeout, headers=headers) as session:
-        calls = Calls(session, url, timeout_s=timeout_s, max_requests=max_requests, max_queue=max_queue)
+    async with Web(url, api_key) as web:
+        calls = Calls(web, timeout_s=timeout_s, max_requests=max_requests, max_queue=max_queue)
         found: Kind = kind or await _kind(calls)
         folder: ModelFolder | None = None
         if found == "openai":

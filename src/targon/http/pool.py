@@ -69,9 +69,14 @@ class Connection(asyncio.Protocol):
     # -- one request -----------------------------------------------------------------------------------
 
     @property
+    def unanswered(self) -> bool:
+        """Whether nothing at all came back for this request."""
+        return self._head_bytes == 0
+
+    @property
     def stale(self) -> bool:
         """Whether it was kept from an earlier request and nothing came back for this one: it may have ended before."""
-        return self._requests > 1 and self._head_bytes == 0
+        return self._requests > 1 and self.unanswered
 
     def send(self, request: bytes) -> None:
         """Send a request; its answer comes by :meth:`head` and :meth:`piece`."""
@@ -237,11 +242,13 @@ class Pool:
     """Connections by whom they lead to.
 
     Args:
-        context: of connections over TLS, each of which names its peer.
+        context: of connections over TLS, each of which names its peer; None: there are none.
+        keep_s: for how long an idle connection is kept.
     """
 
-    def __init__(self, context: ssl.SSLContext) -> None:
+    def __init__(self, context: ssl.SSLContext | None = None, *, keep_s: float = KEEP_ALIVE_S) -> None:
         self._context = context
+        self._keep_s = keep_s
         self._loop = asyncio.get_running_loop()
         self._idle: dict[Key, list[Connection]] = {}
         self._sweep: asyncio.TimerHandle | None = None
@@ -257,7 +264,7 @@ class Pool:
         now = self._loop.time()
         while kept:
             connection = kept.pop()
-            if connection.reusable and now - connection.idle_since_s < KEEP_ALIVE_S:
+            if connection.reusable and now - connection.idle_since_s < self._keep_s:
                 break
             connection.abort()
         else:
@@ -283,7 +290,7 @@ class Pool:
         connection.idle_since_s = self._loop.time()
         self._idle.setdefault(key, []).append(connection)
         if self._sweep is None:
-            self._sweep = self._loop.call_later(KEEP_ALIVE_S, self._let_go)
+            self._sweep = self._loop.call_later(self._keep_s, self._let_go)
 
     async def aclose(self) -> None:
         """Hang up everywhere."""
@@ -298,7 +305,7 @@ class Pool:
     def _let_go(self) -> None:
         """End what lies idle for too long."""
         self._sweep = None
-        oldest_s = self._loop.time() - KEEP_ALIVE_S
+        oldest_s = self._loop.time() - self._keep_s
         for key, kept in list(self._idle.items()):
             for connection in kept:
                 if connection.idle_since_s <= oldest_s:
@@ -308,4 +315,4 @@ class Pool:
                 del self._idle[key]
         if self._idle:
             first_s = min(kept[0].idle_since_s for kept in self._idle.values())
-            self._sweep = self._loop.call_at(first_s + KEEP_ALIVE_S, self._let_go)
+            self._sweep = self._loop.call_at(first_s + self._keep_s, self._let_go)
