@@ -10,9 +10,9 @@ import anyio
 import pytest
 from anyio.abc import ByteStream
 
+from targon.http import Connection
 from targon.protocol.messages import TokenEvent
 from targon.transport import Answer, BadResponse, Deadlines, TimedOut, TransportError
-from targon.transport.pool import Connection
 from tests.transport.world import (
     ALICE,
     Script,

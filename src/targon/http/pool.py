@@ -71,7 +71,7 @@ class Connection(asyncio.Protocol):
     @property
     def unanswered(self) -> bool:
         """Whether nothing at all came back for this request."""
-        return self._head_bytes == 0
+        return not self.status and self._head_bytes == 0
 
     @property
     def stale(self) -> bool:
