@@ -25,6 +25,8 @@ _HEADERS = (
     http_auth.HEADER_SIGNATURE,
 )
 _BY_LOWER = {name.lower().encode(): name for name in (*_HEADERS, http_auth.HEADER_CRYPTO)}
+_SR25519 = 1
+"""bittensor's number of the scheme that it takes a request to be signed by unless a header says another."""
 _NONCE = re.compile(r"[0-9]{1,20}")
 _SIGNATURE = re.compile(r"0x[0-9a-fA-F]{128}")
 
@@ -123,9 +125,27 @@ def sign(
     signer: Signer, *, method: str, target: str, body: bytes, receiver: Hotkey, nonce_ns: int
 ) -> dict[str, str]:
     """The btauth/1 headers of one request."""
-    return http_auth.sign(
-        signer, method=method, path=target, body=body, receiver_ss58=receiver, nonce_ns=nonce_ns
+    if signer.crypto_type != _SR25519:
+        return http_auth.sign(
+            signer, method=method, path=target, body=body, receiver_ss58=receiver, nonce_ns=nonce_ns
+        )
+    # The same, without the search for what kind of wallet it is, which takes longer than to sign.
+    payload = http_auth.build_payload(
+        scheme="sr25519",
+        method=method,
+        path=target,
+        body=body,
+        nonce_ns=nonce_ns,
+        sender_ss58=signer.ss58_address,
+        receiver_ss58=receiver,
     )
+    return {
+        http_auth.HEADER_VERSION: http_auth.VERSION,
+        http_auth.HEADER_HOTKEY: signer.ss58_address,
+        http_auth.HEADER_NONCE: str(nonce_ns),
+        http_auth.HEADER_SIGNATURE: f"0x{bytes(signer.sign(payload)).hex()}",
+        http_auth.HEADER_RECEIVER: receiver,
+    }
 
 
 class _AnyNonce:

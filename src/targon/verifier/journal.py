@@ -6,6 +6,7 @@ the next append takes all that wait together. Each entry stays whole: nothing of
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from time import monotonic
 from typing import Final
@@ -169,7 +170,7 @@ class _Entry:
         self.records: list[Record] = []
         self.error: Exception | None = None
         self.ended = False
-        self.turn = anyio.Event()
+        self.turn = asyncio.Event()
         """Set when the entry has ended, or when it is its caller's turn to write."""
 
     def end(self) -> None:

@@ -185,3 +185,30 @@ async def test_every_address_is_reached_whoever_speaks_for_us(path: str) -> None
     async with raw(lambda *_: OK) as (server, url), Web(url + path) as web:
         assert await body_of(web) == (200, b"{}")
     assert len(server.heads) == 1
+
+
+class Number(Part):
+    n: int
+
+
+@pytest.mark.parametrize(
+    ("batch", "got"),
+    [
+        ([b'{"n":1}', b'{"n":2}'], [1, 2]),
+        ([b'{"n":1}'], [1]),
+        ([], []),
+        ([b'{"n":1},{"n":2}', b'{"n":3}'], None),  # two in one are none
+        ([b'{"n":1', b'"m":2}'], None),  # nor are two halves one
+        ([b'{"n":1}', b'{"n":"x"}'], None),
+        ([b'{"n":1}', b""], None),
+    ],
+)
+async def test_answers_that_came_together_are_read_as_each_would_be(
+    batch: list[bytes], got: list[int] | None
+) -> None:
+    calls = Calls(Web("http://127.0.0.1:1"), timeout_s=1.0, max_requests=1, max_queue=1)
+    if got is None:
+        with pytest.raises(EngineUnavailable, match="its answer to /route cannot be read"):
+            calls.parse_all(Number, batch, "/route")
+    else:
+        assert [one.n for one in calls.parse_all(Number, batch, "/route")] == got

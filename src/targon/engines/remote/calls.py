@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from functools import cache
 from typing import Any, NoReturn, Self, TypeVar
 
 import anyio
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from targon.engines.errors import EngineBusy, EngineUnavailable, TaskRefused
 from targon.engines.remote.web import BrokenOff, NoConnection, Response, Unanswered, Web
@@ -45,6 +46,11 @@ class Part(BaseModel):
 
 
 P = TypeVar("P", bound=Part)
+
+
+@cache
+def _list_of(kind: type[P]) -> TypeAdapter[list[P]]:
+    return TypeAdapter(list[kind])  # type: ignore[valid-type]
 
 
 class Calls:
@@ -147,6 +153,15 @@ class Calls:
             field = ".".join(map(str, first["loc"])) or "the whole answer"
             words = _quoted(self._without_key(data))
             self.fail(f"its answer to {where} cannot be read ({field}: {first['msg']}; got {words})")
+
+    def parse_all(self, kind: type[P], batch: Sequence[bytes], where: str) -> list[P]:
+        """Answers that came together, read as one list: half the price. Raises ``EngineUnavailable``."""
+        if len(batch) > 1:
+            with suppress(ValidationError):
+                parsed = _list_of(kind).validate_json(b"[" + b",".join(batch) + b"]")
+                if len(parsed) == len(batch):
+                    return parsed
+        return [self.parse(kind, data, where) for data in batch]
 
     def fail(self, what: str) -> NoReturn:
         """Say what is wrong with the engine."""

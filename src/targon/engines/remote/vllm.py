@@ -156,13 +156,12 @@ class VllmBackend:
         }
         async with aclosing(self._calls.event_batches(_ROUTE, body)) as batches:
             async for batch in batches:
-                yield together([self._event(data).chunk(top) for data in batch])
+                yield together([self._chunk(e, top) for e in self._calls.parse_all(_Event, batch, _ROUTE)])
 
-    def _event(self, data: bytes) -> _Event:
-        event = self._calls.parse(_Event, data, _ROUTE)
+    def _chunk(self, event: _Event, top: int) -> Chunk:
         if event.error is not None:
             self._calls.fail(f"it failed in the middle of an answer: {event.error.message}")
-        return event
+        return event.chunk(top)
 
     async def prompt_logprobs(self, model: str, token_ids: Sequence[TokenId], top: int) -> PromptLogprobs:
         body = {
