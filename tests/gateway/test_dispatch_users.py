@@ -6,9 +6,12 @@ from dataclasses import replace
 
 import anyio
 import pytest
+from anyio.abc import ByteStream
+from bittensor.keyfiles import Keypair
 
 from targon.gateway.errors import ServiceFailed
 from targon.gateway.ports import Began, Delta, Finished
+from targon.protocol.messages import GenerateRequest
 from targon.transport.errands import NotReady
 from tests.gateway.dispatch_world import (
     QUICK,
@@ -21,9 +24,10 @@ from tests.gateway.dispatch_world import (
     an_order,
     answers,
     sends,
+    signed_answer,
 )
 from tests.prover.world import CountingEngine
-from tests.transport.world import STREAM_HEAD, token_event
+from tests.transport.world import STREAM_HEAD, done_event, token_event
 
 pytestmark = pytest.mark.anyio
 
@@ -139,16 +143,89 @@ async def test_a_user_who_stops_reading_is_given_up_and_the_prover_is_not_charge
         assert len(held) < 10
 
 
+HANGS_UP = sends(STREAM_HEAD, *[token_event(5)] * 40)
+
+
 async def test_a_prover_that_hangs_up_where_a_user_reads_too_slowly_is_not_charged() -> None:
-    patience = replace(PATIENT, buffer_bytes=2048, reader_s=2.0)
-    broken = sends(STREAM_HEAD, *[token_event(5)] * 40)
-    async with a_world(broken, patience=patience) as world:
+    patience = replace(PATIENT, buffer_bytes=2048, reader_s=2.0, unread_s=0.1)
+    async with a_world(HANGS_UP, patience=patience) as world:
         parts = world.dispatcher.fulfil(an_order(max_tokens=400))
         await anext(parts)
         await anyio.sleep(0.2)
         with pytest.raises(ServiceFailed, match="read too slowly"):
             await read_out(parts, [])
         assert await world.desk.until_told(1) == [("user_left", 0)]
+
+
+async def test_a_prover_that_hangs_up_long_after_a_user_read_slowly_is_charged() -> None:
+    event = token_event(5)
+
+    async def goes_on(stream: ByteStream, request: GenerateRequest, key: Keypair) -> None:
+        await stream.send(STREAM_HEAD + event * 40)
+        for _ in range(8):
+            await anyio.sleep(0.2)
+            await stream.send(event)
+
+    patience = replace(PATIENT, buffer_bytes=2048, reader_s=2.0, unread_s=0.1)
+    async with a_world(goes_on, patience=patience) as world:
+        parts = world.dispatcher.fulfil(an_order(max_tokens=400))
+        await anext(parts)
+        await anyio.sleep(0.2)
+        with pytest.raises(ServiceFailed, match="its connection broke"):
+            await read_out(parts, [])
+        assert await world.desk.until_told(1) == [("failed", 0)]
+
+
+async def test_a_prover_whose_time_went_by_while_a_user_read_slowly_is_not_charged() -> None:
+    prover = replace(QUICK.prover, between_bytes_s=0.7, total_s=0.6)
+    patience = replace(PATIENT, prover=prover, buffer_bytes=2048, reader_s=2.0, unread_s=0.3)
+    async with a_world(
+        sends(STREAM_HEAD, *[token_event(5)] * 40, then_waits_s=5.0), patience=patience
+    ) as world:
+        parts = world.dispatcher.fulfil(an_order(max_tokens=400))
+        await anext(parts)
+        await anyio.sleep(0.4)
+        with pytest.raises(ServiceFailed, match="read too slowly"):
+            await read_out(parts, [])
+        assert await world.desk.until_told(1) == [("user_left", 0)]
+
+
+@pytest.mark.parametrize("stalls_s", [0.0, 5.0], ids=["and hangs up", "and stalls"])
+@pytest.mark.parametrize(
+    "sent",
+    [token_event(5, text="x" * 65_600), token_event(5) * 900],
+    ids=["one event with much text", "many tokens at once"],
+)
+async def test_a_prover_that_fills_the_buffer_itself_is_charged_as_any_other(
+    sent: bytes, stalls_s: float
+) -> None:
+    script = sends(STREAM_HEAD, sent, then_waits_s=stalls_s)
+    async with a_world(script, patience=PATIENT) as world:
+        with pytest.raises(ServiceFailed, match="the prover's answer broke off"):
+            await read_out(world.dispatcher.fulfil(an_order(max_tokens=1_000)), [])
+        assert await world.desk.until_told(1) == [("failed", 0)]
+
+
+async def test_a_prover_that_fills_the_buffer_and_then_answers_slowly_is_seen_to_be_slow() -> None:
+    """Else its speed would be that of the burst."""
+    many = range(1, 1_301)
+
+    async def bursts(stream: ByteStream, request: GenerateRequest, key: Keypair) -> None:
+        await stream.send(STREAM_HEAD + token_event(1))
+        await anyio.sleep(0.55)
+        await stream.send(b"".join(token_event(token) for token in many[1:-2]))
+        for token in many[-2:]:
+            await anyio.sleep(0.35)
+            await stream.send(token_event(token))
+        await stream.send(done_event(signed_answer(request, key, *many)))
+
+    patience = replace(PATIENT, prover=replace(QUICK.prover, between_bytes_s=1.0))
+    async with a_world(bursts, patience=patience) as world:
+        await all_of(world.dispatcher.fulfil(an_order(max_tokens=2_000)))
+        timing = world.desk.answers[0].timing
+        assert timing.first_token_s is not None
+        assert timing.last_token_s is not None
+        assert timing.last_token_s - timing.first_token_s > 1.2
 
 
 async def test_a_desk_that_answers_too_late_has_its_errand_withdrawn() -> None:

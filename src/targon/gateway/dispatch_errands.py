@@ -35,6 +35,10 @@ Outcome = Answer | TransportError | WhyWithdrawn
 
 RETRY_S = 5.0
 """What a user is told to wait where it is our side that is out of order."""
+EXCUSED_S = 1.0
+"""Of reading, after a long wait for a user: what the prover sent before it gave us up is read out by then."""
+PAUSED_S = 0.1
+"""Of waits for a user: less changes nothing of a prover's speed that is worth a word."""
 SPEED_SEEN_S = 0.5
 """What came within less shows no speed: it may have lain in one packet."""
 
@@ -54,6 +58,8 @@ class Patience:
     """For the desk to log how an errand ended; whose fault a failure is may take it 10 s to find out."""
     reader_s: float = 20.0
     """For a user to read on, once ``buffer_bytes`` wait for him. Less than provers wait for us (30 s, ours)."""
+    unread_s: float = 5.0
+    """A prover that we did not read from for so long at once may give us up: it is not charged if it then does."""
     buffer_bytes: int = 1 << 18
     """Of one answer: what has come and was not read yet."""
 
@@ -139,9 +145,7 @@ class ErrandRunner:
         try:
             return await self._read(run, errand, scope)
         except TransportError as error:
-            # Whoever isn't read from may hang up: that is not held against him.
-            gave_up = run.paused is not None and isinstance(error, (Disconnected, TimedOut))
-            return "user_left" if gave_up else error
+            return "user_left" if self._excused(run, error) else error
         except Exception as error:  # noqa: BLE001 - as above
             self._report("an errand broke", error, attempt=errand.request.attempt)
             return LocalFault(errand.axon, f"an error of our own: {type(error).__name__}")
@@ -150,6 +154,7 @@ class ErrandRunner:
         sent_s = self._monotonic_s()
         first_s = sent_s
         tokens = 0
+        paused: Paused | None = None
         stream = self._client.stream(
             errand.axon, errand.request, self._signer, deadlines=self._patience.prover
         )
@@ -173,10 +178,37 @@ class ErrandRunner:
                     return BadResponse(errand.axon, "inconsistent", trouble)
                 tokens += len(part.token_ids)
                 if run.buffer.full:
-                    run.paused = run.paused or Paused(self._monotonic_s() - first_s, tokens)
-                    if not await run.buffer.room(self._patience.reader_s):
+                    paused = paused or Paused(self._monotonic_s() - first_s, tokens)
+                    if not await self._room(run):
                         return "user_left"
+                    if run.waited_s >= PAUSED_S:
+                        run.paused = paused
         return BadResponse(errand.axon, "malformed", "the stream ended without its answer")
+
+    async def _room(self, run: Run) -> bool:
+        """Wait for the user to read on; whether he did in time."""
+        since_s = self._monotonic_s()
+        read_on = await run.buffer.room(self._patience.reader_s)
+        waited_s = self._monotonic_s() - since_s
+        run.waited_s += waited_s
+        if waited_s >= self._patience.unread_s:
+            run.resumed_s = since_s + waited_s
+        elif run.resumed_s is not None:
+            run.resumed_s += waited_s
+        return read_on
+
+    def _excused(self, run: Run, error: TransportError) -> bool:
+        """Whether a prover failed because we did not read from it.
+
+        A buffer that is full is no excuse: a prover can fill it itself, in one event. That the user took long is one.
+        """
+        if isinstance(error, TimedOut):
+            return error.phase == "total" and run.waited_s >= self._patience.unread_s
+        return (
+            isinstance(error, Disconnected)
+            and run.resumed_s is not None
+            and self._monotonic_s() - run.resumed_s < EXCUSED_S
+        )
 
     def _checked(self, run: Run, errand: Errand, answer: Answer) -> Answer | BadResponse:
         """An answer that says what was streamed; the client has compared the token ids already."""

@@ -64,8 +64,10 @@ class Run:
         "logprobs",
         "paused",
         "pursuit",
+        "resumed_s",
         "scope",
         "texts",
+        "waited_s",
         "why",
     )
 
@@ -84,6 +86,10 @@ class Run:
         """All that were streamed; None once a token came without one."""
         self.paused: Paused | None = None
         """None while the prover was read from all the time."""
+        self.waited_s = 0.0
+        """For the user to read on: so long, in all, the prover was not read from."""
+        self.resumed_s: float | None = None
+        """When we read from the prover again after we had not for long, put off by the shorter waits since."""
         self.why: WhyWithdrawn | None = None
         """Why it is to be ended by our side."""
         self.failure: Failure | None = None
