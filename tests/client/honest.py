@@ -28,7 +28,7 @@ class HonestOrders:
         self.engine = TinyEngine()
 
     def models(self) -> tuple[OfferedModel, ...]:
-        return (OfferedModel(MODEL, Digest(MODEL_DIGEST), 2048),)
+        return (OfferedModel(MODEL, Digest(MODEL_DIGEST), 2048, 1024),)
 
     async def fulfil(self, order: Order) -> AsyncGenerator[Began | Delta | Finished, None]:
         request = GenerateRequest(

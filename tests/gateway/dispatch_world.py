@@ -90,7 +90,7 @@ class ScriptedDesk:
         self.filed: dict[str, FiledReceipt] = {}
 
     def models(self) -> tuple[OfferedModel, ...]:
-        return (OfferedModel("tiny", Digest("cd" * 32), 512),)
+        return (OfferedModel("tiny", Digest("cd" * 32), 512, 256),)
 
     async def take(
         self, order: Order, *, instead_of: Errand | None = None, tried: Collection[Hotkey] = ()

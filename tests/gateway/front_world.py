@@ -61,7 +61,7 @@ class Script:
     hung_up: int = 0
     finished: int = 0
     filed: dict[Digest, FiledReceipt] = field(default_factory=dict)
-    offered: tuple[OfferedModel, ...] = (OfferedModel(MODEL, Digest("ab" * 32), 2048),)
+    offered: tuple[OfferedModel, ...] = (OfferedModel(MODEL, Digest("ab" * 32), 2048, 1024),)
 
     def models(self) -> tuple[OfferedModel, ...]:
         return self.offered
@@ -73,12 +73,17 @@ class Script:
         self.orders.append(order)
         request = a_request(order, len(self.orders))
         receipt_id = request.digest()
+        offered = self.offered[names.index(order.model)]
+        longest = order.max_tokens or offered.default_tokens
         try:
             await _do(self.before)
             yield Began(receipt_id)
             given: list[Delta] = []
             for piece in self.pieces:
                 if isinstance(piece, Delta):
+                    if longest <= 0:
+                        break
+                    longest -= len(piece.token_ids)
                     given.append(piece)
                     yield piece
                 else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import stat
 from dataclasses import dataclass
@@ -12,13 +13,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from targon.gateway.accounts import Account, Bucket
+from targon.gateway.accounts import Account, Bucket, Need
 from targon.gateway.errors import KeyFileBroken, NoSuchKey
 from targon.gateway.keyring import KeyRing, require
 from targon.gateway.keys import DAY_S, Allowed, Key, KeyFile, Usage, digest_of, looks_like_a_key
 from targon.gateway.refusals import ApiError
+from targon.protocol.primitives import Digest
 from targon.transport import Clock
-from tests.gateway.front_world import HELLO, MODEL, NOW, Script, a_front, chat
+from targon.transport.errands import OfferedModel
+from tests.gateway.front_world import HELLO, MODEL, NOW, Script, a_front, chat, delta
 
 pytestmark = pytest.mark.anyio
 
@@ -250,7 +253,7 @@ async def test_requests_at_once_are_limited_and_let_go(tmp_path):
 
 @pytest.mark.parametrize("limit", ["daily_tokens", "total_tokens"])
 async def test_a_quota_that_is_used_up_is_said_so_and_isn_t_tried_again(tmp_path, limit):
-    allowed = Allowed(requests_per_minute=0, tokens_per_minute=0, concurrent=0, **{limit: 40})
+    allowed = Allowed(requests_per_minute=0, tokens_per_minute=0, concurrent=0, **{limit: 150})
     async with a_front(tmp_path, allowed=allowed) as world, world.client(max_retries=3) as client:
         await client.chat.completions.create(model=MODEL, messages=HI, max_tokens=30)
         with pytest.raises(openai.RateLimitError) as caught:
@@ -258,6 +261,49 @@ async def test_a_quota_that_is_used_up_is_said_so_and_isn_t_tried_again(tmp_path
     assert caught.value.code == "insufficient_quota"
     assert ("retry-after" in caught.value.response.headers) == (limit == "daily_tokens")
     assert world.count("targon_gateway_requests_total", route="/v1/chat/completions", status="429") == 1
+
+
+def unlimited(**limits: int) -> Allowed:
+    return Allowed(**({"requests_per_minute": 0, "tokens_per_minute": 0, "concurrent": 0} | limits))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("limit", ["daily_tokens", "total_tokens"])
+async def test_who_doesn_t_say_how_long_an_answer_may_be_exceeds_no_quota(tmp_path, limit, stream):
+    endless = [delta("t", 1 + number) for number in range(5000)]
+    script = Script(endless, offered=(OfferedModel(MODEL, Digest("ab" * 32), 8192, 4096),))
+    async with a_front(tmp_path, script, allowed=unlimited(**{limit: 12_000})) as world:
+        body = json.dumps(chat(stream=stream, n=2)).encode()
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {world.key}\r\n"
+        head += f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+        statuses = []
+
+        async def ask() -> None:
+            statuses.append((await world.raw(head.encode() + body))[0])
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(4):
+                tasks.start_soon(ask)
+        # two answers of 4,096 tokens, two of the rest, and nothing for anybody else
+        assert sorted(statuses) == [200, 200, 429, 429]
+        assert sorted(order.max_tokens or 0 for order in script.orders) == [0, 0, 1786, 1786]
+        await world.ring.keep_up()
+        ((_, ever),) = world.file.used(0).values()
+    assert 11_000 < ever.tokens <= 12_000
+
+
+@pytest.mark.parametrize("text", ["🙂" * 100, "7" * 400])
+async def test_a_prompt_of_more_tokens_than_were_estimated_exceeds_no_quota(tmp_path, text):
+    script = Script(prompt_tokens=400)
+    async with a_front(tmp_path, script, allowed=unlimited(total_tokens=450)) as world:
+        status, _, reply = await world.post(chat(text, max_tokens=300))
+    assert (status, reply["error"]["code"]) == (429, "insufficient_quota")
+
+
+async def test_an_answer_of_any_length_fits_into_the_tokens_of_a_minute(tmp_path):
+    async with a_front(tmp_path, allowed=unlimited(tokens_per_minute=500)) as world:
+        status, _, _ = await world.post(chat("x" * 800))
+    assert (status, [order.max_tokens for order in world.script.orders]) == (200, [299])
 
 
 async def test_what_was_used_is_in_the_file_when_the_gateway_has_ended(tmp_path):
@@ -302,13 +348,13 @@ def a_key(**allowed: int) -> Key:
 def test_a_daily_quota_begins_anew_at_midnight():
     hands = Hands(s=float(DAY_S * 20_000 + DAY_S - 100))
     account = Account(a_key(daily_tokens=10), monotonic_s=lambda: hands.s, today=20_000)
-    account.reserve(10, now_s=hands.s)
-    account.settle(10, 10)
+    account.reserve(Need(5, 10), now_s=hands.s)
+    account.settle(Need(5, 10), 10)
     with pytest.raises(ApiError) as caught:
-        account.reserve(1, now_s=hands.s)
+        account.reserve(Need(1, 1), now_s=hands.s)
     assert caught.value.retry_after_s == 100
     hands.s += 100
-    account.reserve(10, now_s=hands.s)
+    account.reserve(Need(10, 10), now_s=hands.s)
 
 
 @settings(max_examples=200, deadline=None)
@@ -342,11 +388,11 @@ def test_reservations_never_exceed_a_quota_together(requests, quota):
     promised = used = 0
     for wanted, real in requests:
         try:
-            account.reserve(wanted, now_s=0.0)
+            account.reserve(Need(wanted // 4, wanted), now_s=0.0)
         except ApiError:
             if open_reservations:
                 reserved, spent = open_reservations.pop()
-                account.settle(reserved, spent)
+                account.settle(Need(reserved // 4, reserved), spent)
                 promised -= reserved
                 used += spent
             continue

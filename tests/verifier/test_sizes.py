@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from targon.protocol.messages import ChatMessage
-from targon.protocol.orders import Order
+from targon.protocol.orders import Order, upper_bound
 from targon.protocol.primitives import TokenId
 from targon.transport.errands import NotReady, Unservable
-from targon.verifier.sizes import DEFAULT_MAX_TOKENS, Sizes, check_order, sampling_of, upper_bound
+from targon.verifier.sizes import DEFAULT_MAX_TOKENS, Sizes, check_order, sampling_of
 from tests.tiny_engine import TinyEngine
 from tests.verifier.conftest import CALIBRATION
 

@@ -1,13 +1,15 @@
 """What each key may still do: requests and tokens a minute, requests at once, tokens a day and ever.
 
 Tokens are reserved when a request is let in, by the longest answer that it allows, and corrected by what was really
-used when it ends: many requests at once can't exceed a limit together, and nobody pays for what wasn't said.
+used when it ends: many requests at once can't exceed a limit together, and nobody pays for what wasn't said. Where
+nobody said how long an answer may be, it may be as long as quotas leave.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from targon.gateway.keys import DAY_S, Key, Usage
 from targon.gateway.refusals import ApiError, invalid
@@ -15,8 +17,20 @@ from targon.gateway.refusals import ApiError, invalid
 MINUTE_S = 60.0
 BYTES_PER_TOKEN = 4
 """By which a prompt's tokens are estimated before the model's tokenizer has counted them."""
-UNBOUNDED_ANSWER = 1024
-"""Tokens reserved for an answer without ``max_tokens``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """Tokens that prompts, or they and their answers, may use."""
+
+    likely: int
+    """By the estimate of its prompts, which does for a limit per minute: what it lacks is made up for in the next."""
+    most: int
+    """More than it can use, whatever the model's tokenizer makes of its prompts. Quotas are held by it."""
+
+    def and_answers(self, tokens: int) -> Need:
+        """The same, with answers of so many tokens."""
+        return Need(self.likely + tokens, self.most + tokens)
 
 
 class Bucket:
@@ -106,7 +120,24 @@ class Account:
         """A request that was admitted has ended."""
         self.running -= 1
 
-    def reserve(self, tokens: int, *, now_s: float) -> None:
+    def room(self, prompts: Need, *, now_s: float) -> float:
+        """Tokens that the answers to such prompts may have together; ``inf`` for a key without limits on tokens.
+
+        Args:
+            now_s: seconds since 1970-01-01 UTC.
+        """
+        if self.key is None:
+            return math.inf
+        self._turn_day(now_s)
+        allowed = self.key.allowed
+        rooms = [math.inf if self._tokens is None else self._tokens.per_minute - prompts.likely]
+        if allowed.total_tokens:
+            rooms.append(allowed.total_tokens - self._ever - self._reserved - prompts.most)
+        if allowed.daily_tokens:
+            rooms.append(allowed.daily_tokens - self._today - self._reserved - prompts.most)
+        return min(rooms)
+
+    def reserve(self, need: Need, *, now_s: float) -> None:
         """Set tokens aside for a request.
 
         Args:
@@ -115,8 +146,9 @@ class Account:
         Raises:
             ApiError: 429 as :meth:`admit`, or 400 if no waiting would help.
         """
+        tokens = need.likely
         if self.key is not None:
-            self._check_quotas(tokens, now_s)
+            self._check_quotas(need.most, now_s)
             if self._tokens is not None:
                 if tokens > self._tokens.per_minute:
                     raise invalid(
@@ -132,15 +164,15 @@ class Account:
                         kind="tokens",
                     )
                 self._tokens.take(tokens)
-        self._reserved += tokens
+        self._reserved += need.most
 
-    def settle(self, reserved: int, used: int) -> None:
+    def settle(self, need: Need, used: int) -> None:
         """Put what was used in the place of what was reserved."""
-        self._reserved -= reserved
+        self._reserved -= need.most
         self._today += used
         self._ever += used
         if self._tokens is not None:
-            self._tokens.take(used - reserved)
+            self._tokens.take(used - need.likely)
 
     def headers(self) -> list[tuple[bytes, bytes]]:
         """The limits, and what is left of them, as OpenAI's clients know them."""
@@ -159,15 +191,18 @@ class Account:
 
     def _check_quotas(self, tokens: int, now_s: float) -> None:
         assert self.key is not None
-        today = int(now_s) // DAY_S
-        if today != self._day:
-            self._day, self._today = today, 0
+        self._turn_day(now_s)
         allowed = self.key.allowed
         if allowed.total_tokens and self._ever + self._reserved + tokens > allowed.total_tokens:
             raise _exhausted(f"{allowed.total_tokens} tokens in all", self._ever, tokens, None)
         if allowed.daily_tokens and self._today + self._reserved + tokens > allowed.daily_tokens:
-            tomorrow = (today + 1) * DAY_S - now_s
+            tomorrow = (self._day + 1) * DAY_S - now_s
             raise _exhausted(f"{allowed.daily_tokens} tokens a day (UTC)", self._today, tokens, tomorrow)
+
+    def _turn_day(self, now_s: float) -> None:
+        today = int(now_s) // DAY_S
+        if today != self._day:
+            self._day, self._today = today, 0
 
     def _set_limits(self, key: Key) -> None:
         self._requests = self._kept(self._requests, key.allowed.requests_per_minute)
@@ -183,15 +218,6 @@ class Account:
 def estimated_prompt(prompt_bytes: int, prompts: int) -> int:
     """Tokens of prompts that nobody has counted."""
     return prompt_bytes // BYTES_PER_TOKEN + prompts
-
-
-def estimated_tokens(prompt_bytes: int, prompts: int, answers: int, answer_tokens: int) -> int:
-    """What to set aside for a request, before anything is counted.
-
-    Args:
-        answer_tokens: most tokens that all answers may have; 0: no bound was given.
-    """
-    return estimated_prompt(prompt_bytes, prompts) + (answer_tokens or UNBOUNDED_ANSWER * answers)
 
 
 def _limited(why: str, retry_after_s: float, *, kind: str = "requests") -> ApiError:

@@ -6,6 +6,7 @@ then it is nobody's.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Final
 
 from pydantic import BeforeValidator, Field, PlainSerializer, ValidationInfo
@@ -20,6 +21,11 @@ from targon.protocol.messages import (
     Message,
 )
 from targon.protocol.primitives import u64_hex
+
+TEMPLATE_TOKENS: Final = 96
+"""More than any chat template adds by itself."""
+MESSAGE_TOKENS: Final = 12
+"""More than a chat template adds to one message."""
 
 _TWO_64: Final = 1 << 64
 
@@ -54,7 +60,7 @@ class Order(Message):
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     top_k: Annotated[int, Field(ge=0, le=MAX_TOKEN_ID)] = 0
     max_tokens: Annotated[int, Field(ge=1, le=MAX_COMPLETION_TOKENS)] | None = None
-    """Longest answer; None: as long as the model's context allows."""
+    """Longest answer; None: as long as the verifier has it, and the model's context allows."""
     stop: Annotated[
         tuple[Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)], ...],
         Field(max_length=MAX_STOP_STRINGS),
@@ -64,3 +70,9 @@ class Order(Message):
     seed: Seed = None
     """The user's own. It is mixed into the request's salt, and so into its digest; what is drawn follows from the
     verifier's seed alone."""
+
+
+def upper_bound(messages: Sequence[ChatMessage]) -> int:
+    """More tokens than a prompt has, in any tokenizer."""
+    said = sum(len(message.content.encode()) + MESSAGE_TOKENS for message in messages)
+    return said + TEMPLATE_TOKENS

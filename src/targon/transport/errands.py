@@ -27,6 +27,8 @@ class OfferedModel:
     model_digest: Digest
     context_length: int
     """Most tokens of prompt and completion together."""
+    default_tokens: int
+    """Longest answer to an order that doesn't say how long it may be."""
 
 
 @dataclass(frozen=True, slots=True)

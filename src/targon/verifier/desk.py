@@ -130,7 +130,7 @@ class Desk:
     def models(self) -> tuple[OfferedModel, ...]:
         """What users may ask for now."""
         who = self._identity
-        return (OfferedModel(who.name, who.model_digest, who.context_length),)
+        return (OfferedModel(who.name, who.model_digest, who.context_length, self._sizes.default_tokens),)
 
     async def prompt_tokens(self, messages: Sequence[ChatMessage]) -> int:
         """Length of a prompt as the model reads it, in tokens."""

@@ -15,7 +15,7 @@ from typing import Final
 from targon.engines import Engine, EngineError, TaskRefused
 from targon.protocol.errors import UnsupportedSampling
 from targon.protocol.messages import MAX_COMPLETION_TOKENS, ChatMessage, Dialect, Sampling
-from targon.protocol.orders import Order
+from targon.protocol.orders import Order, upper_bound
 from targon.protocol.primitives import u64_hex
 from targon.protocol.sampler import check_sampling
 from targon.transport.errands import NotReady, Unservable
@@ -25,10 +25,6 @@ from targon.verification.deadline import within
 
 DEFAULT_MAX_TOKENS: Final = 1_024
 """Longest answer where nobody said how long it may be, as far as the model's context, and what is calibrated, reach."""
-TEMPLATE_TOKENS: Final = 96
-"""More than any chat template adds by itself."""
-MESSAGE_TOKENS: Final = 12
-"""More than a chat template adds to one message."""
 COUNT_TIMEOUT_S: Final = 10.0
 REMEMBERED: Final = 10_000
 """Prompts whose length is remembered."""
@@ -57,6 +53,11 @@ class Sizes:
         longest = max((band.scope.max_tokens for band in bands), default=DEFAULT_MAX_TOKENS)
         self._default = min(DEFAULT_MAX_TOKENS, longest)
         self._known: OrderedDict[bytes, int] = OrderedDict()
+
+    @property
+    def default_tokens(self) -> int:
+        """Longest answer to an order that doesn't say how long it may be."""
+        return min(self._default, self._engine.identity.context_length, MAX_COMPLETION_TOKENS)
 
     async def measure(self, order: Order) -> Size:
         """What an order needs.
@@ -116,12 +117,6 @@ class Sizes:
             return False
         found = self._calibration.band_for(sampling, prompt_tokens=prompt_tokens, replay=self._replay)
         return isinstance(found, Band)
-
-
-def upper_bound(messages: Sequence[ChatMessage]) -> int:
-    """More tokens than a prompt has, in any tokenizer."""
-    said = sum(len(message.content.encode()) + MESSAGE_TOKENS for message in messages)
-    return said + TEMPLATE_TOKENS
 
 
 def check_order(order: Order) -> None:

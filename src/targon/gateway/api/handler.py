@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from targon.gateway.accounts import estimated_tokens
+from targon.gateway.accounts import Account, Need, estimated_prompt
 from targon.gateway.api.answering import Answering
 from targon.gateway.api.cors import Cors
 from targon.gateway.api.exchange import Exchange, begin
@@ -177,10 +177,7 @@ class Handler:
     async def _answer(self, exchange: Exchange, request: Request, send: Send) -> None:
         account = exchange.account
         assert account is not None
-        reserved = estimated_tokens(
-            request.prompt_bytes, request.prompts, len(request.orders), request.answer_tokens
-        )
-        account.reserve(reserved, now_s=self._keys.now_s())
+        request, need = self._reserve(account, request)
         answering = Answering(self._orders, request, exchange, int(self._keys.now_s()))
         left = False
         try:
@@ -194,11 +191,28 @@ class Handler:
         finally:
             used = answering.used(left=left)
             self._count(exchange, used)
-            account.settle(reserved, used.tokens)
+            account.settle(need, used.tokens)
         spent = b"%d" % (1000 * (time.monotonic() - exchange.started_s))
         await exchange.reply(
             send, 200, body, [*headers, *account.headers(), (b"openai-processing-ms", spent)]
         )
+
+    def _reserve(self, account: Account, request: Request) -> tuple[Request, Need]:
+        """Set aside what a request can use. Answers of any length become as short as limits and quotas ask."""
+        now_s, answers = self._keys.now_s(), len(request.orders)
+        prompts = Need(estimated_prompt(request.prompt_bytes, request.prompts), request.prompt_bound)
+        longest = request.max_tokens
+        if longest is None:
+            served = (one for one in self._orders.models() if one.name == request.model)
+            # a model that nobody serves is refused when it is ordered
+            longest = next((one.default_tokens for one in served), 1)
+            room = account.room(prompts, now_s=now_s) / answers
+            if room < longest:
+                longest = max(1, int(room))
+                request = request.at_most(longest)
+        need = prompts.and_answers(longest * answers)
+        account.reserve(need, now_s=now_s)
+        return request, need
 
     def _count(self, exchange: Exchange, used: Usage) -> None:
         assert exchange.account is not None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -28,7 +28,7 @@ from targon.gateway.api.requests import (
 )
 from targon.gateway.refusals import ApiError, invalid
 from targon.protocol.messages import MAX_MESSAGE_CHARS, ChatMessage
-from targon.protocol.orders import Order
+from targon.protocol.orders import Order, upper_bound
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -54,8 +54,15 @@ class Request:
     logprobs: bool
     prompt_bytes: int
     """Size of all prompts' text, by which their tokens are estimated before they are counted."""
-    answer_tokens: int
-    """Most tokens that all answers may have; 0 if no bound was given."""
+    prompt_bound: int
+    """More tokens than all prompts have, in any tokenizer."""
+    max_tokens: int | None
+    """Longest answer; None: nobody said."""
+
+    def at_most(self, max_tokens: int) -> Request:
+        """The same, with answers of so many tokens at most."""
+        orders = tuple(order.model_copy(update={"max_tokens": max_tokens}) for order in self.orders)
+        return replace(self, orders=orders, max_tokens=max_tokens)
 
 
 def read_chat(body: bytes) -> Request:
@@ -128,8 +135,9 @@ def _request(
         stream=bool(asked.stream),
         usage_chunk=bool(options.include_usage),
         logprobs=logprobs,
-        prompt_bytes=sum(len(turn.content) for turns in conversations for turn in turns),
-        answer_tokens=(max_tokens or 0) * len(orders),
+        prompt_bytes=sum(len(turn.content.encode()) for turns in conversations for turn in turns),
+        prompt_bound=sum(map(upper_bound, conversations)),
+        max_tokens=max_tokens,
     )
 
 
