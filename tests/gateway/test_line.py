@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from targon.gateway.errors import ServiceFailed
 from targon.gateway.line import LineClient, LineServer, LineTaken
 from targon.gateway.line.frames import MAX_ORDER_BYTES
-from targon.gateway.line.socket import listening
+from targon.gateway.line.socket import check_folder, listening
 from targon.gateway.line.wire import Wire
 from targon.gateway.ports import Began, Orders
 from targon.protocol.messages import ChatMessage
@@ -209,6 +210,35 @@ def test_a_socket_that_a_killed_verifier_left_is_taken_over(path: Path) -> None:
         os.link(path, path.with_suffix(".left"))
     path.with_suffix(".left").rename(path)
     with listening(path):
+        assert path.is_socket()
+
+
+async def test_a_folder_of_somebody_else_is_neither_served_in_nor_trusted(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with listening(path):
+        user = os.geteuid()
+        monkeypatch.setattr(os, "geteuid", lambda: user + 1)
+        with pytest.raises(LineTaken, match=f"of user {user}, expected one of user {user + 1}"):
+            check_folder(path.parent)
+        async with a_client(path) as client:
+            with anyio.fail_after(5):
+                while f"of user {user}" not in (client.ailing or ""):
+                    await anyio.sleep(0.01)
+            with pytest.raises(NotReady, match=f"of user {user}"):
+                await all_of(client.fulfil(an_order()))
+    other = path.parent / "more"
+    other.mkdir(mode=0o700)
+    with pytest.raises(LineTaken, match=f"of user {user}"), listening(other / "gateway.sock"):
+        pass
+
+
+def test_a_socket_that_doesn_t_say_whether_it_is_served_is_left_alone(path: Path) -> None:
+    path.parent.mkdir(mode=0o700)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+        other.bind(str(path))
+        with pytest.raises(LineTaken, match="can't tell whether"), listening(path):
+            pass
         assert path.is_socket()
 
 

@@ -8,7 +8,8 @@ nobody said how long an answer may be, it may be as long as quotas leave.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from targon.gateway.keys import DAY_S, Key, Usage
@@ -79,6 +80,8 @@ class Account:
         self._day = today
         self._today, self._ever = (usage.tokens for usage in used)
         self._requests: Bucket | None = None
+        self._looks: Bucket | None = None
+        self._looks_running = 0
         self._tokens: Bucket | None = None
         if key is not None:
             self._set_limits(key)
@@ -115,6 +118,33 @@ class Account:
                     )
                 self._requests.take(1.0)
         self.running += 1
+
+    @contextmanager
+    def looking(self) -> Iterator[None]:
+        """Let in a look at what there is (a receipt, say), for the block. Looks have limits of their own, as high as
+        those of requests: who asks for the receipt of each answer is not to have half the answers.
+
+        Raises:
+            ApiError: 429, as :meth:`admit`.
+        """
+        if self.key is not None:
+            concurrent = self.key.allowed.concurrent
+            if concurrent and self._looks_running >= concurrent:
+                raise _limited(
+                    f"{self._looks_running} looks of this key are running, expected at most {concurrent}", 1.0
+                )
+            if self._looks is not None:
+                if self._looks.left < 1.0:
+                    raise _limited(
+                        f"this key may look {self._looks.per_minute} times a minute",
+                        self._looks.seconds_until(1.0),
+                    )
+                self._looks.take(1.0)
+        self._looks_running += 1
+        try:
+            yield
+        finally:
+            self._looks_running -= 1
 
     def leave(self) -> None:
         """A request that was admitted has ended."""
@@ -206,6 +236,7 @@ class Account:
 
     def _set_limits(self, key: Key) -> None:
         self._requests = self._kept(self._requests, key.allowed.requests_per_minute)
+        self._looks = self._kept(self._looks, key.allowed.requests_per_minute)
         self._tokens = self._kept(self._tokens, key.allowed.tokens_per_minute)
 
     def _kept(self, bucket: Bucket | None, per_minute: int) -> Bucket | None:

@@ -15,6 +15,8 @@ from targon.transport.errands import AnswerRefused, DeskError, NobodyFree, NotRe
 
 INVALID = "invalid_request_error"
 SERVER = "server_error"
+MAX_RETRY_AFTER_S = 86_400
+"""A day: longer, no quota asks anybody to wait."""
 
 
 class ApiError(Exception):
@@ -60,7 +62,9 @@ class ApiError(Exception):
         headers = []
         if self.retry_after_s is not None:
             # rounded up: whoever comes back then is not told to wait again
-            headers.append((b"retry-after", b"%d" % max(1, math.ceil(self.retry_after_s))))
+            headers.append(
+                (b"retry-after", b"%d" % max(1, math.ceil(min(self.retry_after_s, MAX_RETRY_AFTER_S))))
+            )
         if self.hopeless:
             headers.append((b"x-should-retry", b"false"))
         if self.status == 401:

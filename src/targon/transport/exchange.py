@@ -27,6 +27,8 @@ from targon.transport.errors import (
 from targon.transport.refusals import ErrorBody, quoted
 from targon.transport.tls import NotPinned
 
+MAX_RETRY_AFTER_S = 60.0
+"""Longest wait that an error answer is believed."""
 MAX_ERROR_BYTES = 16_384
 """An error answer is read this far."""
 FINISH_S = 0.25
@@ -151,7 +153,10 @@ class Exchange:
 
     def refused(self, status: int, body: bytes, retry_after: str | None) -> Refused:
         """An error answer as an exception."""
-        wait_s = float(retry_after) if retry_after and retry_after.isdecimal() else None
+        wait_s = None
+        if retry_after and retry_after.isascii() and retry_after.isdecimal():
+            # a server's word alone: nobody is to wait for ever by it. Nor is a number of any length worth reading
+            wait_s = min(float(retry_after[:9]), MAX_RETRY_AFTER_S)
         try:
             problem = ErrorBody.model_validate_json(body).error
         except ValidationError:

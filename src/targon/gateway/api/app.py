@@ -6,7 +6,7 @@ that the document is what holds; they are served before a request comes here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Path, Request
@@ -77,11 +77,15 @@ def make_app(
         more: further routes, which the document doesn't name.
     """
 
-    async def with_a_key(request: Request) -> None:
-        keys.account(request.headers.get("authorization"))
+    async def with_a_key(request: Request) -> AsyncIterator[None]:
+        with keys.account(request.headers.get("authorization")).looking():
+            yield
 
-    async def who_may_read_receipts(request: Request) -> None:
-        require(keys.account(request.headers.get("authorization")), "receipts")
+    async def who_may_read_receipts(request: Request) -> AsyncIterator[None]:
+        account = keys.account(request.headers.get("authorization"))
+        require(account, "receipts")
+        with account.looking():
+            yield
 
     known = [Depends(_BEARER), Depends(with_a_key)]
     reader = [Depends(_BEARER), Depends(who_may_read_receipts)]
@@ -92,6 +96,8 @@ def make_app(
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
+        # a redirect would name a host that the request claims, and send its body there
+        redirect_slashes=False,
         exception_handlers={
             ApiError: _api_error,
             DeskError: _api_error,
@@ -125,7 +131,7 @@ def make_app(
         """Answer a prompt."""
         raise AssertionError("served before it comes here")
 
-    @app.get("/v1/models", response_model=ModelList, dependencies=known, responses=_wrong(401))
+    @app.get("/v1/models", response_model=ModelList, dependencies=known, responses=_wrong(401, 429))
     async def models() -> ModelList:
         """List the models that are served now."""
         return ModelList(data=[_model(one, created) for one in orders.models()])
@@ -134,7 +140,7 @@ def make_app(
         "/v1/models/{model:path}",
         response_model=Model,
         dependencies=known,
-        responses=_wrong(401, 404),
+        responses=_wrong(401, 404, 429),
     )
     async def model(model: str) -> Model:
         """One model."""
@@ -148,7 +154,7 @@ def make_app(
         "/v1/receipts/{receipt_id}",
         response_model=ReceiptStatement,
         dependencies=reader,
-        responses=_wrong(400, 401, 403, 404, 503),
+        responses=_wrong(400, 401, 403, 404, 429, 503),
     )
     async def receipt(
         receipt_id: Annotated[str, Path(pattern="^[0-9a-f]{64}$", description="64 hexadecimal digits")],

@@ -75,6 +75,7 @@ class Handler:
         self._rest = rest
         self._access_log = access_log
         self._working: set[asyncio.Task[None]] = set()
+        self._taken_on = 0
         self._cutting = False
         self.draining = False
         """Whether new requests are refused, because the gateway is about to end."""
@@ -135,6 +136,7 @@ class Handler:
         except ClientGone:
             self._metrics.abandoned()
         finally:
+            self._taken_on -= 1
             account.leave()
             self._metrics.running(len(self._working))
 
@@ -144,15 +146,17 @@ class Handler:
         account = self._keys.account(exchange.word(b"authorization") or None)
         exchange.account = account
         require(account, "inference")
-        if len(self._working) >= self._bounds.max_running:
+        # those whose bodies are still on their way count as well
+        if self._taken_on >= self._bounds.max_running:
             raise ApiError(
                 503,
                 "overloaded",
-                f"the gateway is answering {len(self._working)} requests, which is all that it takes on",
+                f"the gateway is answering {self._taken_on} requests, which is all that it takes on",
                 kind=SERVER,
                 retry_after_s=1,
             )
         account.admit()
+        self._taken_on += 1
 
     async def _work(self, exchange: Exchange, request: Request, send: Send) -> None:
         """Answer; never raises but when it is cancelled."""

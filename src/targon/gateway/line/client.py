@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from targon.gateway.errors import ServiceFailed
 from targon.gateway.line import frames
 from targon.gateway.line.frames import Trouble
+from targon.gateway.line.socket import LineTaken, check_folder
 from targon.gateway.line.wire import LineBroke, Wire
 from targon.gateway.ports import Began, Delta, Finished
 from targon.protocol.errors import MalformedMessage
@@ -181,6 +182,10 @@ class LineClient:
 
     async def _connect(self) -> Wire:
         """Raises: OSError; TimeoutError is one."""
+        try:
+            check_folder(self._path.parent)
+        except LineTaken as error:
+            raise PermissionError(0, str(error)) from error
         with anyio.fail_after(CONNECT_S):
             _, wire = await asyncio.get_running_loop().create_unix_connection(
                 lambda: Wire(lost=self._wires.discard), str(self._path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,12 +23,7 @@ def listening(path: Path) -> Iterator[socket.socket]:
         LineTaken: naming what is wrong and what to do.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    mode = path.parent.stat().st_mode & 0o777
-    if mode & 0o077:
-        raise LineTaken(
-            f"socket folder {path.parent}: got mode {mode:04o}, expected 0700 (whoever enters it sends inferences in "
-            f"our name); run `chmod 700 {path.parent}`, or name a socket in another folder"
-        )
+    check_folder(path.parent)
     _refuse_if_served(path)
     path.unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
@@ -48,6 +44,28 @@ def listening(path: Path) -> Iterator[socket.socket]:
                 path.unlink()
 
 
+def check_folder(folder: Path) -> None:
+    """Check that nobody else can put a socket of his own there, or reach ours.
+
+    Raises:
+        LineTaken: if somebody can.
+        OSError: if it can't be looked at.
+    """
+    kept = folder.stat()
+    if kept.st_uid != os.geteuid():
+        raise LineTaken(
+            f"socket folder {folder}: got a folder of user {kept.st_uid}, expected one of user {os.geteuid()}, "
+            "who runs this (its owner could read what users ask, and send inferences in our name); name a socket in "
+            "another folder"
+        )
+    mode = kept.st_mode & 0o777
+    if mode & 0o077:
+        raise LineTaken(
+            f"socket folder {folder}: got mode {mode:04o}, expected 0700 (whoever enters it sends inferences in "
+            f"our name); run `chmod 700 {folder}`, or name a socket in another folder"
+        )
+
+
 def _refuse_if_served(path: Path) -> None:
     if not path.exists():
         return
@@ -59,4 +77,8 @@ def _refuse_if_served(path: Path) -> None:
             probe.connect(str(path))
         except (ConnectionRefusedError, FileNotFoundError):
             return
+        except OSError as error:
+            raise LineTaken(
+                f"socket {path}: can't tell whether somebody answers there ({error}); stop who has it, or name another"
+            ) from error
     raise LineTaken(f"socket {path}: another verifier answers there; stop it, or name another socket")
