@@ -254,8 +254,11 @@ class Pool:
         self._sweep: asyncio.TimerHandle | None = None
         self._busy: set[Connection] = set()
 
-    async def take(self, key: Key, connect_s: float) -> Connection:
+    async def take(self, key: Key, connect_s: float, *, fresh: bool = False) -> Connection:
         """A connection of one's own, to be given back by :meth:`give`: the one used last, or a new one.
+
+        Args:
+            fresh: a new one only; those that were kept are let go.
 
         Raises:
             OSError: if none can be made; ``TimeoutError`` without a number if it takes too long.
@@ -264,7 +267,7 @@ class Pool:
         now = self._loop.time()
         while kept:
             connection = kept.pop()
-            if connection.reusable and now - connection.idle_since_s < self._keep_s:
+            if not fresh and connection.reusable and now - connection.idle_since_s < self._keep_s:
                 break
             connection.abort()
         else:

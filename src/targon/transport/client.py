@@ -29,9 +29,10 @@ from targon.protocol.tls import peer_name
 from targon.transport.answers import Answer, Deadlines, Timing
 from targon.transport.auth import sign
 from targon.transport.clock import Clock
-from targon.transport.errors import BadResponse, Disconnected, Endpoint, Unreachable
+from targon.transport.errors import BadResponse, Disconnected, Endpoint, Refused, Unreachable
 from targon.transport.exchange import Exchange, Stale
 from targon.transport.reading import StreamReading, parse_response
+from targon.transport.refusals import Code
 from targon.transport.released import MAX_PAGE_BYTES, released_records
 from targon.transport.replies import EVENT_STREAM, JSON, JSON_LINES
 from targon.transport.sse import EventDecoder
@@ -45,6 +46,8 @@ BASE_RESPONSE_BYTES = 65_536
 BYTES_PER_TOKEN = 512
 """An answer may be this large per token that was asked for: an event, and an entry in the signed response."""
 MAX_RESPONSE_BYTES = 32 << 20
+AGAIN_S = (0.1, 0.4, 1.5)
+"""How long a prover has to see that the connection is gone on which it was asked first, before each new try."""
 
 _ALWAYS = f"User-Agent: targon/{__version__}\r\nAccept: */*\r\nAccept-Encoding: identity"
 
@@ -224,27 +227,11 @@ class NeuronClient:
         media_type: str = JSON,
         max_bytes: int = BASE_RESPONSE_BYTES,
     ) -> bytes:
-        waits = deadlines or self._deadlines
-        try:
-            return await self._get_once(axon, target, receiver, signer, waits, media_type, max_bytes)
-        except Stale:  # asking again changes nothing there
-            return await self._get_once(axon, target, receiver, signer, waits, media_type, max_bytes)
-
-    async def _get_once(
-        self,
-        axon: Endpoint,
-        target: str,
-        receiver: Hotkey,
-        signer: Signer,
-        waits: Deadlines,
-        media_type: str,
-        max_bytes: int,
-    ) -> bytes:
         async with AsyncExitStack() as stack:
+            waits = deadlines or self._deadlines
             exchange = await self._open(
-                stack, axon, "GET", target, b"", receiver, signer, waits, max_bytes, whole=True
+                stack, axon, "GET", target, b"", receiver, signer, waits, max_bytes, media_type, whole=True
             )
-            await exchange.accept(media_type)
             return await exchange.read()
 
     async def _whole(
@@ -274,7 +261,7 @@ class NeuronClient:
         media_type: str,
     ) -> Exchange:
         limit = min(MAX_RESPONSE_BYTES, BASE_RESPONSE_BYTES + BYTES_PER_TOKEN * request.sampling.max_tokens)
-        exchange = await self._open(
+        return await self._open(
             stack,
             axon,
             "POST",
@@ -284,10 +271,9 @@ class NeuronClient:
             signer,
             deadlines,
             limit,
+            media_type,
             whole=not request.stream,
         )
-        await exchange.accept(media_type)
-        return exchange
 
     async def _open(
         self,
@@ -300,20 +286,45 @@ class NeuronClient:
         signer: Signer,
         deadlines: Deadlines,
         max_bytes: int,
+        media_type: str,
         *,
         whole: bool,
     ) -> Exchange:
+        """Send a request, and see that its answer is one.
+
+        A kept connection may end just as we send: the server let it go, and read nothing. Nobody is to blame for
+        that, so the request is sent once more, on a new connection, signed anew; what comes of that counts. It gives
+        no more time, so nobody wins by hanging up. If the first copy did arrive, the other side may still be about
+        to see that its caller is gone, and refuse the second till then: it is asked again for a while. Whoever says
+        to the end that it has answered has read the request and given nothing for it, as anyone who hangs up.
+        """
         if self._pool is None:
             raise RuntimeError("the client is not open: use it in `async with`")
         key = _key(axon, receiver, self._tls)
         await self._slots.acquire()
         stack.callback(self._slots.release)
-        headers = sign(
-            signer, method=method, target=target, body=body, receiver=receiver, nonce_ns=self._nonce()
-        )
         exchange = Exchange(axon, deadlines, max_bytes, self._clock.monotonic_s)
         stack.callback(exchange.close)
-        await exchange.start(self._pool, key, _request(key, method, target, headers, body), whole=whole)
+        lost: Stale | None = None
+        pauses_s = iter(AGAIN_S)
+        while True:
+            headers = sign(
+                signer, method=method, target=target, body=body, receiver=receiver, nonce_ns=self._nonce()
+            )
+            sent = _request(key, method, target, headers, body)
+            try:
+                await exchange.start(self._pool, key, sent, whole=whole, again=lost is not None)
+                await exchange.accept(media_type)
+                break
+            except Stale as error:
+                lost = error
+            except Refused as error:
+                pause_s = next(pauses_s, None)
+                if lost is None or error.code != Code.ALREADY_ANSWERED:
+                    raise
+                if pause_s is None:
+                    raise lost from error
+                await anyio.sleep(pause_s)
         if requests.isEnabledFor(logging.DEBUG):
             url = f"{'http' if key[2] is None else 'https'}://{_host(key)}{target}"
             requests.debug("asked %s %s: %d in %.3f s", method, url, exchange.status, exchange.elapsed_s)

@@ -62,22 +62,26 @@ class Exchange:
         self.elapsed_s = 0.0
         """Seconds from the request to the newest piece of its answer."""
 
-    async def start(self, pool: Pool, key: Key, request: bytes, *, whole: bool) -> None:
+    async def start(self, pool: Pool, key: Key, request: bytes, *, whole: bool, again: bool = False) -> None:
         """Send the request and wait for the answer's headers.
 
         Args:
             key: whom to call. Over TLS it names who must answer there; connections are kept and used again by it.
+            again: it was sent before: now on a new connection, and time has run since then.
         """
         waits = self._deadlines
+        self.close()
         self._pool, self._key = pool, key
-        self._sent_s = self._monotonic_s()
-        self._end_s = self._sent_s + waits.total_s
+        if not again:
+            self._sent_s = self._monotonic_s()
+            self._end_s = self._sent_s + waits.total_s
         wait_s = waits.total_s if whole else min(waits.first_byte_s, waits.total_s)
         phase: Phase = "total" if wait_s == waits.total_s else "first byte"
+        left_s = max(0.0, wait_s - (self._monotonic_s() - self._sent_s))
         try:
-            connection = await pool.take(key, min(waits.connect_s, wait_s))
+            connection = await pool.take(key, min(waits.connect_s, left_s), fresh=again)
         except OSError as error:
-            if isinstance(error, TimeoutError) and error.errno is None and wait_s < waits.connect_s:
+            if isinstance(error, TimeoutError) and error.errno is None and left_s < waits.connect_s:
                 raise TimedOut(self._axon, phase, wait_s) from error
             raise self._unconnected(error) from error
         self._connection = connection
