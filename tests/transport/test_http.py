@@ -8,6 +8,7 @@ from anyio.abc import ByteStream
 from starlette.types import Receive, Send
 
 from targon.transport import Limits, SignedRequest, send_json
+from targon.transport.http import MAX_WAITING
 from tests.transport.world import a_gate, connect, head, post, read_reply, send_raw, signed_headers
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("wire")]
@@ -170,6 +171,102 @@ async def test_many_small_headers_are_refused_as_large_ones_are() -> None:
         many = {f"X-{number}": "y" for number in range(400)}
 
         assert (await post(gate.port, headers=signed_headers() | many)).status == 431
+
+
+async def test_no_more_than_a_few_requests_of_one_connection_wait() -> None:
+    """One read can hold thousands, and each costs more memory here than it took bytes to send."""
+    async with a_gate() as gate, await connect(gate.port) as stream:
+        await stream.send((PROBE + END) * 2_000)
+        said = await everything(stream)
+
+    assert said.count(b"HTTP/1.1 200 ") == MAX_WAITING
+    assert said.count(b"HTTP/1.1") == MAX_WAITING
+    assert said.count(b"connection: close") == 1
+
+
+async def test_a_client_that_leaves_is_seen_to_leave_though_it_had_sent_another_request() -> None:
+    began, left = anyio.Event(), anyio.Event()
+
+    async def handler(signed: SignedRequest, receive: Receive, send: Send) -> None:
+        began.set()
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        left.set()
+
+    async with a_gate(handler=handler) as gate:
+        async with await connect(gate.port) as stream:
+            await stream.send(head(signed_headers(b"{}")) + b"{}")
+            with anyio.fail_after(5):
+                await began.wait()
+            await stream.send(PROBE + END)
+            await anyio.sleep(0.05)
+        with anyio.fail_after(2):
+            await left.wait()
+
+
+async def test_requests_that_wait_with_large_bodies_are_not_read_on() -> None:
+    release = anyio.Event()
+
+    async def handler(signed: SignedRequest, receive: Receive, send: Send) -> None:
+        await release.wait()
+        await send_json(send, 200, b"{}")
+
+    body = b'"%b"' % (b"x" * 60_000)
+    async with a_gate(handler=handler) as gate, await connect(gate.port) as stream:
+        sent = 0
+
+        async def flood() -> None:
+            nonlocal sent
+            for _ in range(12):
+                await stream.send(head(signed_headers(body)) + body)
+                sent += 1
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(flood)
+            await anyio.sleep(0.2)
+            release.set()
+            with anyio.fail_after(5):
+                data = b""
+                while data.count(b"HTTP/1.1 200") < 12:
+                    data += await stream.receive()
+
+    assert len(gate.handled) == 12
+
+
+@pytest.mark.parametrize("trailers", [b"X: ab\r\n" * 140, b"a" * 1_000], ids=["many", "one"])
+async def test_trailers_that_never_end_are_refused(trailers: bytes) -> None:
+    headers = signed_headers(b"abc") | {"Transfer-Encoding": "chunked"}
+    del headers["Content-Length"]
+    async with a_gate() as gate, await connect(gate.port) as stream:
+        await stream.send(head(headers) + b"3\r\nabc\r\n0\r\nX: ")
+        await anyio.sleep(0.05)
+        for _ in range(17):  # no more, or what was not read any more would take the answer's place
+            await stream.send(trailers)
+            await anyio.sleep(0.002)
+        said = await everything(stream)
+
+        assert said.startswith(b"HTTP/1.1 400 ")
+        assert gate.handled == []
+
+
+async def test_trailers_add_no_headers_to_a_request() -> None:
+    scopes = []
+
+    async def handler(signed: SignedRequest, receive: Receive, send: Send) -> None:
+        scopes.append(signed)
+        await send_json(send, 200, b"{}")
+
+    headers = signed_headers(b"abc") | {"Transfer-Encoding": "chunked"}
+    del headers["Content-Length"]
+    async with a_gate(handler=handler) as gate:
+        broken = dict(headers)
+        missing = next(name for name in broken if "ignature" in name)
+        value = broken.pop(missing)
+        late = f"{missing}: {value}\r\n".encode()
+        reply = await send_raw(gate.port, head(broken) + b"3\r\nabc\r\n0\r\n" + late + END)
+
+        assert reply.status in (400, 401)
+        assert scopes == []
 
 
 async def test_an_idle_connection_is_let_go() -> None:

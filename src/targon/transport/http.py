@@ -8,7 +8,7 @@ must be able to send what another reader of the same bytes would take for two re
 * HTTP/1.1 or 1.0, and with 1.1 exactly one ``Host``; no other protocol is changed to (``Upgrade``, ``CONNECT``).
 
 Whoever breaks these gets a plain 400, and the connection ends. One that sends more than one request at once is answered
-in order, and is not read from meanwhile.
+in order; of more than ``MAX_WAITING`` the rest is refused, and it is not read from while much of them waits.
 """
 
 from __future__ import annotations
@@ -21,10 +21,13 @@ from typing import Any, ClassVar, Final
 import httptools
 from starlette.types import ASGIApp
 
-from targon.transport.served_request import MALFORMED, ServedRequest, WriteFlow
+from targon.transport.served_request import HIGH_WATER_BYTES, MALFORMED, ServedRequest, WriteFlow
 
 _METHODS: Final = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS", b"TRACE"))
 """Of HTTP; the parser knows those of RTSP and of others, too."""
+
+MAX_WAITING: Final = 16
+"""Requests of one connection that are here and not answered: a read can hold thousands, each of a few bytes."""
 
 
 class Malformed(Exception):
@@ -60,6 +63,10 @@ class HttpConnection(asyncio.Protocol):
         self._headers: list[tuple[bytes, bytes]] = []
         self._head_bytes = 0
         self._in_head = False
+        self._framing_bytes = 0
+        """Of a body, since its last piece: sizes of chunks, and trailers."""
+        self._ahead_bytes = 0
+        """Of requests that came while another one was being answered."""
 
     max_header_bytes: ClassVar[int] = 16_384
 
@@ -100,13 +107,19 @@ class HttpConnection(asyncio.Protocol):
             return  # after "Connection: close", or after what we refused
         if self._in_head or self._coming is None:
             self._head_bytes += len(data)
+        self._framing_bytes += len(data)
+        if len(self._waiting) > 1:
+            self._ahead_bytes += len(data)
         try:
             self._parser.feed_data(data)
-            if self._in_head and self._head_bytes > self.max_header_bytes:
+            outside = self._head_bytes if self._in_head else self._framing_bytes if self._coming else 0
+            if outside > self.max_header_bytes:
                 raise Malformed
         except (httptools.HttpParserError, httptools.HttpParserUpgrade, Malformed):
             self._refuse()
             return
+        if self._ahead_bytes > HIGH_WATER_BYTES:
+            self._pause_reading()
         if not self._waiting and self._coming is None:
             self.awaits(headers=True, idle=False)
 
@@ -115,7 +128,7 @@ class HttpConnection(asyncio.Protocol):
             self.transport.write(data)
 
     def resume_reading(self) -> None:
-        if not self._reading and len(self._waiting) <= 1 and not self.transport.is_closing():
+        if not self._reading and self._ahead_bytes <= HIGH_WATER_BYTES and not self.transport.is_closing():
             self._reading = True
             self.transport.resume_reading()
 
@@ -136,15 +149,19 @@ class HttpConnection(asyncio.Protocol):
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._in_head:
+            return  # a trailer: nothing that was checked with the headers may be said again after them
         self._headers.append((name.lower(), value))
         if len(self._headers) * 2 > self.max_header_bytes:
             raise Malformed  # no header is shorter
 
     def on_headers_complete(self) -> None:
         self._in_head = False
-        self._head_bytes = 0
+        self._head_bytes = self._framing_bytes = 0
         if self._ending:
             return  # nobody is answered after the last one
+        if len(self._waiting) >= MAX_WAITING:
+            raise Malformed
         parser = self._parser
         version = parser.get_http_version()
         exchange = ServedRequest(self)
@@ -172,8 +189,6 @@ class HttpConnection(asyncio.Protocol):
         self._waiting.append(exchange)
         if len(self._waiting) == 1:
             self._answer(exchange)
-        else:
-            self._pause_reading()
 
     def _check(self, version: str, exchange: ServedRequest) -> None:
         """Refuse what the parser lets through and we don't."""
@@ -192,6 +207,7 @@ class HttpConnection(asyncio.Protocol):
             raise Malformed
 
     def on_body(self, body: bytes) -> None:
+        self._framing_bytes = 0
         if self._coming is not None and self._coming.more(body):
             self._pause_reading()
 
@@ -211,6 +227,8 @@ class HttpConnection(asyncio.Protocol):
     def answered(self, request: ServedRequest) -> None:
         """An answer was written to its end: go on with the next request, or end."""
         self._waiting.popleft()
+        if len(self._waiting) <= 1:
+            self._ahead_bytes = 0
         if not request.keep_alive or not request.complete:
             self._ending = True
             self.transport.close()
