@@ -314,6 +314,7 @@ class Life:
         self._states[prover] = after
         verdict = self._verdict(number, "pass", "divergence", replied=True).model_copy(
             update={
+                "score": 1.0 - int(observed.mismatched.sum()) / observed.positions,
                 "tokens": observed.positions,
                 "tokens_per_s": 41.5,
                 "receipt": self._receipt(number, prover, self._block),

@@ -17,12 +17,15 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Final
 
+from targon.audit.chances import Chance
 from targon.audit.faults import Faults
 from targon.audit.lean import LeanAttempt
+from targon.audit.tallies import Counts, Tally
 from targon.ledger import Attempt, IntervalClosed, Standings, UnknownEvent, parse_event
 from targon.protocol import audits, draws, public_key
 from targon.protocol.errors import MalformedMessage
 from targon.protocol.primitives import Block, Hotkey, Interval, Uid
+from targon.protocol.schedule import MAX_BLOCK_AGE, interval_of
 from targon.protocol.tiers import TIERS
 from targon.verification import EvidenceState
 
@@ -31,6 +34,8 @@ _OPAD: Final = bytes(byte ^ 0x5C for byte in range(256))
 _TWO_64: Final = 18_446_744_073_709_551_616.0
 OWN_LATEST_BLOCKS: Final = 30
 """An inference of the verifier's own is sent at most so many blocks after the one that drew it."""
+OWN_EARLIEST_BLOCKS: Final = MAX_BLOCK_AGE
+"""It names the newest block that the verifier has noted, which may be so many before the one that drew it."""
 _CLOSED: Final = b'"kind":"interval_closed","'
 
 
@@ -86,45 +91,16 @@ def _closings(content: bytes) -> Iterator[IntervalClosed]:
 
 
 @dataclass(slots=True)
-class Tally:
-    """What became of one prover's attempts, and how often the draw fell on it without one."""
-
-    attempts: int = 0
-    answered: int = 0
-    audited: int = 0
-    passed: int = 0
-    failed: int = 0
-    inconclusive: int = 0
-    user_left: int = 0
-    outrun: int = 0
-    busy: int = 0
-    passed_over: int = 0
-    """Users' requests whose draw fell on it before it fell on who was asked."""
-    not_challenged: int = 0
-    """Blocks in which others were challenged whose rank was behind its own."""
-    own_missed: int = 0
-    """Blocks in which an inference of the verifier's own was due for it, and none was sent."""
-
-
-@dataclass(slots=True)
 class _Table:
     uids: Sequence[Uid]
     ends: Sequence[int]
+    draws: int = 0
+    """First draws that were made from it."""
+    first: dict[Uid, int] = field(default_factory=dict)
+    """How many of them fell on whom."""
 
     def pick(self, draw: int) -> Uid:
         return self.uids[bisect_right(self.ends, draw * self.ends[-1] >> 64)]
-
-
-@dataclass(slots=True)
-class Counts:
-    """How many draws were made again, and how many could not be."""
-
-    routes: int = 0
-    audits: int = 0
-    challenges: int = 0
-    own: int = 0
-    unchecked: int = 0
-    """Attempts whose interval's secret is not revealed."""
 
 
 @dataclass
@@ -155,8 +131,12 @@ class Drawing:
     """Blocks whose draw for a prover brought it an inference of the verifier's own."""
     _due: dict[Hotkey, list[Block]] = field(default_factory=dict)
     """Blocks in which one was due, and didn't come yet."""
-    _since: int = 0
-    """The block in which the interval was opened."""
+    _recent: dict[int, Hmac | None] = field(default_factory=dict)
+    """The intervals from whose blocks an inference of the verifier's own may still come, the open one included."""
+    audit_chances: dict[Hotkey, Chance] = field(default_factory=dict)
+    """By prover, how many of the users' inferences were drawn for an audit."""
+    route_chances: dict[Hotkey, Chance] = field(default_factory=dict)
+    """By prover, on how many of the users' requests the first draw fell."""
 
     # -- who is there, and what is drawn from ----------------------------------------------------------
 
@@ -169,7 +149,6 @@ class Drawing:
         self._holders.pop(uid, None)
 
     def interval_opened(self, seq: int, interval: Interval, block: Block, commitment: str) -> None:
-        self._since = block
         secret = self.secrets.of(interval)
         if secret is not None and draws.commitment(secret) != commitment:
             self.faults.add(
@@ -180,6 +159,11 @@ class Drawing:
             )
             secret = None
         self._hmac = None if secret is None else Hmac(secret)
+        length = self.standings.profile.interval_blocks
+        oldest = interval_of(Block(max(0, block - OWN_LATEST_BLOCKS - OWN_EARLIEST_BLOCKS)), length)
+        self._recent = {each: hmac for each, hmac in self._recent.items() if each >= oldest}
+        self._recent[interval] = self._hmac
+        self._owned = {(each, prover) for each, prover in self._owned if each >= oldest * length}
 
     def interval_closed(self) -> None:
         self._hmac = None
@@ -189,12 +173,31 @@ class Drawing:
         for prover, blocks in self._due.items():
             self.tally(prover).own_missed += len(blocks)
         self._due.clear()
-        self._owned.clear()
 
     def routes_set(self, model: str, shares: Sequence[tuple[Uid, int]]) -> None:
+        self._add_up(model)
         self._tables[model] = _Table(
             [uid for uid, _ in shares], list(accumulate(share for _, share in shares))
         )
+
+    def _add_up(self, model: str) -> None:
+        """What was drawn from a table since it was set, or added up last."""
+        table = self._tables.get(model)
+        if table is None or not table.draws:
+            return
+        below = 0
+        for uid, end in zip(table.uids, table.ends, strict=True):
+            if (holder := self._holders.get(uid)) is not None:
+                chance = self.route_chances.setdefault(holder, Chance())
+                chance.add(table.first.get(uid, 0), (end - below) / table.ends[-1], table.draws)
+            below = end
+        table.draws = 0
+        table.first.clear()
+
+    def add_up(self) -> None:
+        """What was drawn so far."""
+        for model in self._tables:
+            self._add_up(model)
 
     def moved(self, prover: Hotkey) -> None:
         """A prover's standing changed in a way that its rate may hang on."""
@@ -224,14 +227,18 @@ class Drawing:
         number = seq.to_bytes(8, "big")
         route = event.route
         if route is None:
-            self._own(seq, event, hmac, key)
+            self._own(seq, event, key)
             self._drawn[seq] = True
             return
         self._route(seq, event.model, prover, route.turn, route.instead_of, hmac)
         limit = self._limits.get(prover)
         if limit is None:
             limit = self._limits[prover] = self._rate(prover) * _TWO_64
-        self._drawn[seq] = hmac.draw(b"audit" + number + key) < limit
+        drawn = self._drawn[seq] = hmac.draw(b"audit" + number + key) < limit
+        chance = self.audit_chances.get(prover)
+        if chance is None:
+            chance = self.audit_chances[prover] = Chance()
+        chance.add(drawn, limit / _TWO_64)
 
     def answered(self, seq: int, prover: Hotkey | None, number: int, audited: bool) -> None:
         if prover is None:
@@ -292,6 +299,9 @@ class Drawing:
         self.counts.routes += 1
         place = b"route" + seq.to_bytes(8, "big")
         drawn = table.pick(hmac.draw(place + turn.to_bytes(4, "big")))
+        first = drawn if not turn else table.pick(hmac.draw(place + bytes(4)))
+        table.draws += 1
+        table.first[first] = table.first.get(first, 0) + 1
         if drawn != uid:
             self.faults.add(
                 "draw", seq, f"UID {uid} asked at turn {turn}", f"UID {drawn}, on whom that turn's draw falls"
@@ -312,20 +322,26 @@ class Drawing:
                 if holder is not None:
                     self.tally(holder).passed_over += 1
 
-    def _own(self, seq: int, event: Attempt | LeanAttempt, hmac: Hmac, key: bytes) -> None:
+    def _own(self, seq: int, event: Attempt | LeanAttempt, key: bytes) -> None:
         """One of the verifier's own must have been due, in its block or in one shortly before: it takes its time to be
         made, and is sent at a moment that is drawn."""
         prover, block = event.prover, event.block
         due = self._due.get(prover)
         if due:
             due.pop(0)
-        for each in range(block, max(self._since - 1, block - OWN_LATEST_BLOCKS), -1):
-            if (each, prover) not in self._owned and self._own_due(hmac, Block(each), key, audited=0):
+        length = self.standings.profile.interval_blocks
+        for each in range(block + OWN_EARLIEST_BLOCKS, max(-1, block - OWN_LATEST_BLOCKS), -1):
+            interval = interval_of(Block(each), length)
+            if (each, prover) in self._owned or interval not in self._recent:
+                continue
+            hmac = self._recent[interval]
+            if hmac is None:
+                self.counts.unchecked += 1  # it may have been due then
+                return
+            if self._own_due(hmac, Block(each), key, audited=0):
                 self._owned.add((Block(each), prover))
                 self.counts.own += 1
                 return
-        if block - self._since < OWN_LATEST_BLOCKS:
-            return  # it may have been due in the interval before
         self.faults.add(
             "draw",
             seq,

@@ -6,21 +6,26 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
+from targon.audit.bounds import Bounds
 from targon.audit.drawing import Drawing, Secrets
 from targon.audit.errors import Unreadable
 from targon.audit.faults import Faults
 from targon.audit.hashing import HASH, MAX_FILE_BYTES, MAX_RECORD_BYTES, PREV, START, opened
+from targon.audit.judging import Judging
 from targon.audit.lean import LeanAnswered, LeanAttempt, parse
 from targon.audit.report import Report
 from targon.audit.shelf import Shelf
 from targon.audit.signatures import SIGNATURES, Signatures
+from targon.audit.waiting import Waiting, tell_of_chances
 from targon.ledger import (
     GENESIS_HASH,
     Answered,
     Attempt,
     InvalidHistory,
     LogOpened,
+    RoutesSet,
     Standings,
+    StepClosed,
     UnknownEvent,
     Verdict,
     WeightsProposed,
@@ -28,7 +33,7 @@ from targon.ledger import (
 )
 from targon.protocol import draws
 from targon.protocol.errors import MalformedMessage
-from targon.protocol.primitives import AttemptNumber, Block, Digest, Hotkey, Uid, u64_hex
+from targon.protocol.primitives import AttemptNumber, Block, Digest, Hotkey, Uid
 from targon.protocol.schedule import interval_of
 from targon.protocol.segments import SegmentBody, segment_file
 from targon.protocol.weights import NoWeights
@@ -88,14 +93,16 @@ class Folding:
         self._wanted = wanted
         self._commit_digest = commit_digest
         self._drawing = Drawing(self.standings, Secrets(self._contents()), self.faults)
+        self._bounds = Bounds(self.standings, self.faults)
+        self._judging = Judging(self.standings, self.faults)
         last = shelf.bodies[-1] if shelf.bodies else None
         head, records = (GENESIS_HASH, 0) if last is None else (Digest(last.head), last.last + 1)
         self._signatures = Signatures(head, records, wanted.signatures)
+        self._waiting = Waiting()
         self._openings: dict[int, int] = {}
         """Intervals, by the record that opened them."""
         self._provers: dict[int, Hotkey] = {}
         """Who was asked, by open attempt."""
-        self._network: tuple[str, str, str] | None = None
         self._weights_checked = 0
         self._commits_checked = 0
         self._commits_unchecked = 0
@@ -108,10 +115,11 @@ class Folding:
             "prover_convicted": self._convicted,
             "prover_joined": lambda _, event: self._drawing.joined(event.hotkey, event.uid),
             "prover_left": lambda _, event: self._drawing.left(event.hotkey, event.uid),
-            "routes_set": lambda _, event: self._drawing.routes_set(event.model, event.shares),
+            "routes_set": self._routes_set,
             "interval_opened": self._interval_opened,
-            "interval_closed": lambda *_: self._drawing.interval_closed(),
-            "step_closed": lambda seq, event: self._drawing.step_closed(seq, event.block),
+            "interval_closed": self._interval_closed,
+            "step_closed": self._step_closed,
+            "blocks_skipped": self._bounds.skipped,
             "weights_proposed": self._weights_proposed,
             "weights_set": self._weights_set,
         }
@@ -191,16 +199,33 @@ class Folding:
                 f"the log of {said[2]} on subnet {said[1]} of {said[0][:12]}…",
                 f"that of {signed[2]} on subnet {signed[1]} of {signed[0][:12]}…, who signed it",
             )
-        self._network = (event.genesis, str(event.netuid), event.verifier)
+        self._judging.network = (event.genesis, str(event.netuid), event.verifier)
         self._wanted.interval_blocks = event.profile.interval_blocks
 
     def _interval_opened(self, seq: int, event: Any) -> None:  # noqa: ANN401 - of its kind
+        self._bounds.interval_opened(seq, event)
+        self._judging.tiers_settled()
+        self._waiting.interval = event.interval
         self._drawing.interval_opened(seq, event.interval, event.block, event.commitment)
         self._openings[seq] = event.interval
         self._wanted.records[seq] = None
 
+    def _interval_closed(self, *_: object) -> None:
+        self._bounds.interval_closed()
+        self._drawing.interval_closed()
+
+    def _step_closed(self, seq: int, event: StepClosed) -> None:
+        self._bounds.step_closed(seq, event)
+        self._drawing.step_closed(seq, event.block)
+
+    def _routes_set(self, seq: int, event: RoutesSet) -> None:
+        self._bounds.routes_set(seq, event)
+        self._drawing.routes_set(event.model, event.shares)
+
     def _attempt(self, seq: int, event: Attempt | LeanAttempt) -> None:
         self._provers[seq] = event.prover
+        self._bounds.attempt(seq, event)
+        self._judging.attempt(seq, event.prover)
         self._drawing.attempt(seq, event)
         if seq in self._wanted.attempts:
             self._wanted.attempts[seq] = event
@@ -210,22 +235,21 @@ class Folding:
         prover = self._provers.get(number)
         if not event.audited:
             self._provers.pop(number, None)
+            self._judging.ended(number)
+        elif prover is not None:
+            self._waiting.begin(number, prover, event.block)
         self._drawing.answered(seq, prover, number, event.audited)
         self._signatures.look(seq, number, event.receipt, self.faults)
-        body = event.receipt.body
-        if (body.genesis, str(body.netuid), body.verifier) != self._network:
-            self.faults.add(
-                "receipt",
-                seq,
-                f"a receipt for {body.verifier} on subnet {body.netuid} of {body.genesis[:12]}…",
-                "one for this verifier, on its network",
-            )
+        attempt = self.standings.open_attempts.get(number)
+        if attempt is not None:  # else the fold says what is wrong
+            self._judging.receipt(seq, number, attempt, event.receipt.body)
 
     def _verdict(self, seq: int, event: Verdict) -> None:
         number = event.attempt
         prover = self._provers.pop(number, None)
         attempt = self.standings.attempt(number)
         self._drawing.ended(number)
+        self._waiting.end(number)
         if prover is None or attempt is None:
             return
         tally = self._drawing.tally(prover)
@@ -238,34 +262,21 @@ class Folding:
         self._drawing.moved(prover)
         if number in self._wanted.verdicts:
             self._wanted.verdicts[number] = event
-        if event.receipt is None:
-            return
-        self._signatures.look(seq, number, event.receipt, self.faults)
-        receipt = event.receipt.body
-        named = (
-            receipt.genesis,
-            str(receipt.netuid),
-            receipt.verifier,
-            receipt.attempt,
-            receipt.request_digest,
-        )
-        if self._network is None or named != (*self._network, u64_hex(number), attempt.request_digest):
-            self.faults.add(
-                "receipt",
-                seq,
-                f"a receipt for attempt {int(receipt.attempt, 16)}",
-                f"one for attempt {number}",
-            )
+        self._judging.verdict(seq, event, attempt)
+        if event.receipt is not None:
+            self._signatures.look(seq, number, event.receipt, self.faults)
 
     def _withdrawn(self, _: int, event: Any) -> None:  # noqa: ANN401 - of its kind
         prover = self._provers.pop(event.attempt, None)
         self._drawing.ended(event.attempt)
+        self._judging.ended(event.attempt)
         if prover is not None:
             tally = self._drawing.tally(prover)
             setattr(tally, event.why, getattr(tally, event.why) + 1)
 
     def _convicted(self, _: int, event: Any) -> None:  # noqa: ANN401 - of its kind
         self._drawing.moved(event.prover)
+        self._judging.convicted(event.prover)
 
     def _weights_proposed(self, seq: int, event: WeightsProposed) -> None:
         self._compare_weights(seq, dict(event.weights))
@@ -309,6 +320,9 @@ class Folding:
     def tell(self, report: Report) -> None:
         """Note what was found in a report."""
         standings, drawing = self.standings, self._drawing
+        drawing.add_up()
+        tell_of_chances(drawing, report)
+        self._waiting.tell(standings, report)
         for seq, interval in self._openings.items():
             if (head := self._wanted.records.get(seq)) is not None:
                 self._wanted.heads[head] = interval

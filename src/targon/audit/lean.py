@@ -107,14 +107,19 @@ class LeanAnswered(_AnsweredFields):
     kind: ClassVar[str] = "answered"
 
 
+_HOT: Final = re.compile(
+    rb'\{"attempt":[0-9]{1,16},"audited":(?:true|false),"block":[0-9]{1,16},"kind":"answered",'
+    rb'|\{"block":[0-9]{1,16},"counted":(?:true|false),"dialect":"[^"\\]{1,32}","kind":"attempt",'
+)
+"""How the two begin, in canonical form. What else says so, within some field of its own, begins otherwise."""
+
 _tuple: Final = tuple.__new__
 _TRUE: Final = "true"
 
 
 def looks_hot(event: bytes) -> bool:
-    """Whether an event says that it is of a kind that is parsed here. It says nothing of whether it is one."""
-    beginning = event[:120]
-    return b'"kind":"answered",' in beginning or b'"kind":"attempt",' in beginning
+    """Whether an event begins as one of a kind that is parsed here. It says nothing of whether it is one."""
+    return _HOT.match(event) is not None
 
 
 def parse(event: bytes) -> Event | LeanAttempt | LeanAnswered:

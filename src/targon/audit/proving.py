@@ -125,6 +125,7 @@ class Proving:
         observed, said = Observations.unpack(event["observed"]), event["evidence_after"]
         before = self._states.get(prover, EvidenceState())
         self.checked += 1
+        self._score(seq, event, observed)
         for place, each in enumerate(bets):
             after = advance(before, observed, each)
             if after.to_json() == said:
@@ -145,6 +146,18 @@ class Proving:
             f"{advance(before, observed, bets[0]).log_e!r}, from what was observed",
         )
         return None
+
+    def _score(self, seq: int, event: dict[str, Any], observed: Observations) -> None:
+        """A token that is as drawn can't count against an answer, by whatever margin it is judged."""
+        mismatches = int(observed.mismatched.sum())
+        least = 1.0 - mismatches / max(1, observed.positions)
+        if event["score"] < least - 1e-9 or (event["outcome"] == "fail" and not mismatches):
+            self.faults.add(
+                "evidence",
+                seq,
+                f"attempt {event['attempt']}: {event['outcome']} with similarity {event['score']:g}",
+                f"at least {least:g}: {mismatches} of {observed.positions} tokens are not as drawn",
+            )
 
     def _convicted(self, seq: int, event: dict[str, Any]) -> None:
         """A conviction must be due, and say what the evidence says."""

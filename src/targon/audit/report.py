@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from targon.audit.drawing import Counts, Tally
 from targon.audit.faults import Faults
+from targon.audit.tallies import Counts, Tally
 from targon.ledger import ProverStanding
 from targon.protocol.primitives import Block, Digest, Hotkey, Interval, Uid
 
@@ -39,6 +39,7 @@ class Report:
     open_by_prover: dict[Hotkey, int] = field(default_factory=dict)
     awaiting_verdict: int = 0
     """Audited answers without a verdict at the end."""
+    awaiting_by_prover: dict[Hotkey, int] = field(default_factory=dict)
     weights_checked: int = 0
     commits_checked: int = 0
     commits_unchecked: int = 0
@@ -84,6 +85,7 @@ class Report:
                     "score": prover.score,
                     "convictions": prover.convictions,
                     "open": self.open_by_prover.get(prover.hotkey, 0),
+                    "awaiting_verdict": self.awaiting_by_prover.get(prover.hotkey, 0),
                 }
                 | asdict(self.tallies.get(prover.hotkey, Tally()))
                 for prover in self.provers

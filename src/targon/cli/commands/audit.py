@@ -18,8 +18,8 @@ from rich.table import Table
 from rich.text import Text
 
 from targon.audit import Report, Wanted, audit_folder, compare_with_chain, fetch_segments, is_url, reverify
-from targon.audit.drawing import Tally
 from targon.audit.signatures import SIGNATURES
+from targon.audit.tallies import Tally
 from targon.chain import Chain, open_chain
 from targon.cli.engine import opened_engine
 from targon.cli.errors import WrongOptions
@@ -193,7 +193,7 @@ def lines(report: Report) -> list[tuple[str, str]]:
 def _table(report: Report) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
     names = ("UID", "tier", "score", "weight", "attempts", "answered", "audited", "passed", "failed")
-    for name in (*names, "inconcl.", "withdrawn", "open", "passed over"):
+    for name in (*names, "inconcl.", "withdrawn", "open", "awaiting", "passed over"):
         table.add_column(name, justify="left" if name == "tier" else "right", no_wrap=True)
     for prover in report.provers:
         tally = report.tallies.get(prover.hotkey, Tally())
@@ -214,6 +214,7 @@ def _table(report: Report) -> Table:
                     tally.inconclusive,
                     tally.user_left + tally.outrun + tally.busy,
                     report.open_by_prover.get(prover.hotkey, 0),
+                    report.awaiting_by_prover.get(prover.hotkey, 0),
                     tally.passed_over + tally.not_challenged + tally.own_missed,
                 )
             ),
