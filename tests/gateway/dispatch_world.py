@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 from anyio.abc import ByteStream, SocketAttribute
 from bittensor.keyfiles import Keypair
 from prometheus_client import CollectorRegistry
@@ -87,6 +88,8 @@ class ScriptedDesk:
         """How long it takes to give an errand."""
         self.settling_s = 0.0
         self.counts_prompts = True
+        self.counting: Callable[[], Awaitable[None]] = lambda: anyio.lowlevel.checkpoint()
+        """What comes before a prompt's length is told."""
         self.filed: dict[str, FiledReceipt] = {}
 
     def models(self) -> tuple[OfferedModel, ...]:
@@ -153,6 +156,7 @@ class ScriptedDesk:
         self._tell(why, errand)
 
     async def prompt_tokens(self, messages: Sequence[ChatMessage]) -> int:
+        await self.counting()
         return len(messages)
 
     async def receipt(self, receipt_id: Digest) -> FiledReceipt | None:

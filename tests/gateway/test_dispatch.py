@@ -14,7 +14,7 @@ from targon.engines.errors import EngineUnavailable
 from targon.gateway.dispatch_hedging import Hedging
 from targon.gateway.errors import ServiceFailed
 from targon.gateway.ports import Began, Delta
-from targon.protocol.messages import GenerateRequest, TokenEvent
+from targon.protocol.messages import ChatMessage, GenerateRequest, TokenEvent
 from targon.protocol.primitives import TokenId
 from targon.transport.errands import NobodyFree, NotReady, UnknownModel, Unservable
 from targon.transport.errors import BadResponse, TimedOut
@@ -59,6 +59,40 @@ async def test_a_prompt_that_was_not_counted_is_counted_in_the_end() -> None:
         world.desk.counts_prompts = False
         _, finished = await all_of(world.dispatcher.fulfil(an_order()))
         assert finished.prompt_tokens == 1
+
+
+@pytest.mark.parametrize("trouble", ["away", "hanging"])
+async def test_an_answer_that_is_logged_is_given_out_though_its_prompt_cannot_be_counted(
+    trouble: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away() -> None:
+        raise NotReady("the reference engine is away", 5.0)
+
+    monkeypatch.setattr("targon.gateway.dispatch_usage.COUNT_S", 0.2)
+    async with a_world(answers(5, 6)) as world:
+        world.desk.counts_prompts = False
+        world.desk.counting = away if trouble == "away" else anyio.sleep_forever
+        question = (ChatMessage(role="user", content="Say it in forty bytes, neither more no."),)
+        text, finished = await all_of(world.dispatcher.fulfil(an_order(messages=question)))
+        assert (text, finished.prompt_tokens) == ("xx", 9)  # a token for four bytes, about
+        assert world.desk.told == [("answered", 0)]
+
+
+async def test_a_prompt_is_counted_while_the_answer_is_streamed() -> None:
+    async with a_world(answers(5, 6, pause_s=0.1)) as world:
+        world.desk.counts_prompts = False
+        counted = anyio.Event()
+
+        async def count() -> None:
+            counted.set()
+
+        world.desk.counting = count
+        parts = world.dispatcher.fulfil(an_order())
+        assert isinstance(await anext(parts), Began)
+        with anyio.fail_after(1):
+            await counted.wait()
+        assert not world.desk.told
+        await parts.aclose()
 
 
 async def test_a_prover_that_is_gone_is_replaced_and_charged() -> None:

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from targon.ledger import SqliteLog
@@ -70,6 +71,19 @@ async def test_what_a_crash_lost_is_read_from_the_log_again(tmp_path: Path) -> N
         assert await index.find(id_of(second[0])) == Place(*second, second[1] + 1)
         third = await serve(journal)
         assert await index.find(id_of(third[0])) == Place(*third, None)
+
+
+async def test_a_stop_while_it_is_written_loses_no_receipt(tmp_path: Path) -> None:
+    async with opened(tmp_path) as (journal, index):
+        first = await serve(journal)
+        async with anyio.create_task_group() as stopped:
+            stopped.start_soon(index.write)
+            await anyio.lowlevel.checkpoint()  # it has taken out what is new
+            stopped.cancel_scope.cancel()
+        second = await serve(journal)
+        await index.write()
+        assert await index.find(id_of(first[0])) == Place(*first, None)
+        assert await index.find(id_of(second[0])) == Place(*second, None)
 
 
 def spoil(folder: Path, damage: str) -> None:

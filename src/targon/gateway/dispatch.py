@@ -84,12 +84,12 @@ class Dispatcher:
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Carry errands until cancelled; those under way are withdrawn then, and that is logged."""
         async with anyio.create_task_group() as tasks:
-            self._tasks = tasks
+            self._tasks = self._runner.beside = tasks
             try:
                 task_status.started()
                 await anyio.sleep_forever()
             finally:
-                self._tasks = None
+                self._tasks = self._runner.beside = None
                 self._hang_up()
 
     async def drain(self, within_s: float) -> None:

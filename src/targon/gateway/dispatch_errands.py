@@ -11,10 +11,12 @@ from dataclasses import dataclass, field, replace
 
 import anyio
 import structlog
+from anyio.abc import TaskGroup
 
 from targon.gateway.dispatch_hedging import FirstTokenTimes, Hedging
 from targon.gateway.dispatch_metrics import DispatchMetrics
-from targon.gateway.dispatch_pursuit import Paused, Run
+from targon.gateway.dispatch_pursuit import Paused, Pursuit, Run
+from targon.gateway.dispatch_usage import PromptCount, estimated
 from targon.gateway.errors import ServiceFailed
 from targon.gateway.ports import Desk, Finished
 from targon.protocol.keys import Signer
@@ -90,6 +92,8 @@ class ErrandRunner:
         self._times = times
         self._metrics = metrics
         self._monotonic_s = monotonic_s
+        self.beside: TaskGroup | None = None
+        """Runs what an errand needs beside its stream; None: it isn't open."""
         self._log = structlog.get_logger("targon.gateway")
 
     async def run(self, run: Run) -> None:
@@ -174,6 +178,8 @@ class ErrandRunner:
                     if not run.pursuit.won(run):
                         return run.why or "outrun"
                     scope.deadline = math.inf
+                    if errand.prompt_tokens is None:
+                        self._count_prompt(run.pursuit)
                 if (trouble := run.take(part)) is not None:
                     return BadResponse(errand.axon, "inconsistent", trouble)
                 tokens += len(part.token_ids)
@@ -209,6 +215,12 @@ class ErrandRunner:
             and run.resumed_s is not None
             and self._monotonic_s() - run.resumed_s < EXCUSED_S
         )
+
+    def _count_prompt(self, pursuit: Pursuit) -> None:
+        """Have it counted while the answer is streamed; where we stop already, it is estimated."""
+        if self.beside is not None:
+            pursuit.prompt = PromptCount(pursuit.order.messages)
+            self.beside.start_soon(pursuit.prompt.run, self._desk)
 
     def _checked(self, run: Run, errand: Errand, answer: Answer) -> Answer | BadResponse:
         """An answer that says what was streamed; the client has compared the token ids already."""
@@ -258,9 +270,11 @@ class ErrandRunner:
         except AnswerRefused as error:
             run.fail(error)
             return "refused"
-        prompt_tokens = errand.prompt_tokens
+        # From here on the answer is the user's: it is logged.
+        prompt_tokens, prompt = errand.prompt_tokens, run.pursuit.prompt
         if prompt_tokens is None:
-            prompt_tokens = await self._desk.prompt_tokens(run.pursuit.order.messages)
+            messages = run.pursuit.order.messages
+            prompt_tokens = estimated(messages) if prompt is None else await prompt.tokens()
         completion = answer.response.completion
         run.conclude(
             Finished(

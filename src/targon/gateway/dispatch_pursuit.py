@@ -8,6 +8,7 @@ from typing import Literal
 import anyio
 
 from targon.gateway.dispatch_buffer import Bell, Buffer
+from targon.gateway.dispatch_usage import PromptCount
 from targon.gateway.errors import ServiceFailed
 from targon.gateway.ports import Delta, Finished
 from targon.protocol.messages import TokenEvent
@@ -141,6 +142,8 @@ class Pursuit:
         self.bell = Bell()
         self.runs: list[Run] = []
         self.winner: Run | None = None
+        self.prompt: PromptCount | None = None
+        """Its prompt's length; None: it isn't being counted."""
         self.gone = False
         """Whether nobody waits for an answer any more."""
         self.stopped = False

@@ -111,12 +111,14 @@ class ReceiptIndex:
         async with self._lock:
             if self._news.seq == EMPTY.seq:
                 return
-            news, self._news = self._news, _News()
-            try:
-                await anyio.to_thread.run_sync(self._store, news)
-            except sqlite3.Error as error:
-                logger.warning("receipts_not_indexed", error=str(error))
-                self._news = news.followed_by(self._news)
+            # A stop between the two would lose the news, and the next write would say that the log was read beyond it.
+            with anyio.CancelScope(shield=True):
+                news, self._news = self._news, _News()
+                try:
+                    await anyio.to_thread.run_sync(self._store, news)
+                except sqlite3.Error as error:
+                    logger.warning("receipts_not_indexed", error=str(error))
+                    self._news = news.followed_by(self._news)
 
     async def find(self, receipt_id: Digest) -> Place | None:
         """Where the log speaks of an answer; None: nowhere."""
