@@ -16,7 +16,7 @@ import anyio
 from targon.cli import main
 from targon.cli.keys import open_hotkey
 from targon.cli.options import WalletOptions
-from targon.ledger import Attempt, Event, SqliteLog, Standings, Verdict, replay
+from targon.ledger import Answered, Attempt, Event, SqliteLog, Standings, Verdict, Withdrawn, replay
 
 WAIT_S = 120.0
 
@@ -121,8 +121,9 @@ def free_port() -> int:
 
 
 def open_attempts(events: list[Event]) -> set[int]:
+    """Those that nothing came of yet; an answer that awaits the verdict of its audit is something."""
     attempts = {place for place, event in enumerate(events) if isinstance(event, Attempt)}
-    return attempts - {event.attempt for event in events if isinstance(event, Verdict)}
+    return attempts - {event.attempt for event in events if isinstance(event, Verdict | Answered | Withdrawn)}
 
 
 def passes(events: list[Event]) -> Counter[str]:
