@@ -84,6 +84,7 @@ class ScriptedDesk:
         self.taken: list[Errand] = []
         self.instead_of: list[Errand | None] = []
         self.refusal: DeskError | None = None
+        self.fault: Fault = "prover"
         self.pause_s = 0.0
         """How long it takes to give an errand."""
         self.settling_s = 0.0
@@ -149,7 +150,7 @@ class ScriptedDesk:
         await anyio.sleep(self.settling_s)
         self._tell("failed", errand)
         self.errors.append(error)
-        return "prover"
+        return self.fault
 
     async def withdrawn(self, errand: Errand, why: WhyWithdrawn) -> None:
         await anyio.sleep(self.settling_s)

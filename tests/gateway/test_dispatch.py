@@ -10,6 +10,7 @@ import pytest
 from anyio.abc import ByteStream
 from bittensor.keyfiles import Keypair
 
+from targon.engines import TaskRefused
 from targon.engines.errors import EngineUnavailable
 from targon.gateway.dispatch_hedging import Hedging
 from targon.gateway.errors import ServiceFailed
@@ -93,6 +94,34 @@ async def test_a_prompt_is_counted_while_the_answer_is_streamed() -> None:
             await counted.wait()
         assert not world.desk.told
         await parts.aclose()
+
+
+async def test_what_no_engine_could_do_is_said_to_the_user_and_asked_of_nobody_else() -> None:
+    class Refusing(CountingEngine):
+        async def generate(self, task):
+            if task.messages:
+                raise TaskRefused("no")
+            yield
+
+    async with a_world(Refusing(), answers(7)) as world:
+        world.desk.fault = "user"
+        with pytest.raises(Unservable, match="chat template refuses these messages") as refused:
+            await all_of(world.dispatcher.fulfil(an_order()))
+        assert refused.value.parameter == "messages"
+        assert (await world.desk.until_told(1), world.desk.asked) == ([("failed", 0)], 1)
+
+
+async def test_a_prover_that_alone_refuses_a_task_is_replaced() -> None:
+    class Refusing(CountingEngine):
+        async def generate(self, task):
+            if task.messages:
+                raise TaskRefused("no")
+            yield
+
+    async with a_world(Refusing(), answers(7)) as world:
+        text, _ = await all_of(world.dispatcher.fulfil(an_order()))
+        assert text
+        assert sorted(await world.desk.until_told(2)) == [("answered", 1), ("failed", 0)]
 
 
 async def test_a_prover_that_is_gone_is_replaced_and_charged() -> None:

@@ -83,7 +83,7 @@ def work(draw: st.DrawFn, history: History, block: int) -> list[Event]:
 def _ending(draw: st.DrawFn, number: int, event: Attempt) -> Event:
     how = draw(st.sampled_from(["verdict", "answered", "withdrawn"]))
     if event.purpose == "inference" and how == "withdrawn":
-        return withdrawn(number, draw(st.sampled_from(["user_left", "outrun", "busy"])))
+        return withdrawn(number, draw(st.sampled_from(["user_left", "outrun", "busy", "unservable"])))
     if event.purpose == "inference" and how == "answered":
         return answered(number, event.prover, speed=draw(speeds))
     outcome = draw(outcomes)

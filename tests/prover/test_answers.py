@@ -10,7 +10,9 @@ from targon.engines.errors import TaskRefused
 from targon.protocol import receipts
 from targon.protocol.draws import run_key
 from targon.protocol.messages import TokenEvent
-from targon.transport import Answer, Refused
+from targon.prover import ProverSettings
+from targon.transport import Answer, Limits, Refused
+from targon.transport.limits import Allowance
 from tests.prover.world import PROVER, VERIFIER, CountingEngine, a_prover
 
 pytestmark = pytest.mark.anyio
@@ -82,6 +84,15 @@ async def test_status_says_what_is_served_and_how_busy_it_is() -> None:
     assert (status.version, status.hotkey) == (__version__, PROVER.ss58_address)
     assert (status.models, status.dialects) == (("tiny",), ("targon/1", "greedy"))
     assert (status.capacity, status.running, status.queued) == (1, 1, 1)
+
+
+async def test_the_capacity_it_reports_is_less_than_its_gate_lets_one_caller_have() -> None:
+    limits = Limits(per_hotkey=Allowance(per_second=50.0, burst=200, concurrent=16))
+    async with a_prover(max_running=256, limits=limits) as world:
+        status = await world.client.status(world.axon, PROVER.ss58_address, VERIFIER)
+    assert status.capacity == 14
+    assert ProverSettings().capacity(256) < Limits().per_hotkey.concurrent
+    assert ProverSettings().capacity(8) == 8
 
 
 @pytest.mark.parametrize("stream", [True, False])

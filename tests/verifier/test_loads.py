@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from targon.protocol.primitives import Hotkey
-from targon.verifier.loads import MAX_REST_S, Loads
+from targon.verifier.loads import EXCUSES, EXCUSES_EARNED, LIMITED_REST_S, MAX_REST_S, Loads
 
 PROVER = Hotkey("5" + "P" * 47)
 
@@ -121,6 +121,42 @@ def test_who_serves_no_more_is_forgotten_once_nothing_is_under_way() -> None:
     loads.end(PROVER)
     loads.report({})
     assert loads.window(PROVER) == 0
+
+
+def test_who_takes_nothing_any_more_is_given_nothing_though_something_is_under_way() -> None:
+    loads, _ = taking(4)
+    loads.begin(PROVER)
+    loads.report({})
+    assert not loads.has_room(PROVER)
+    assert loads.window(PROVER) == 0
+    assert loads.overfilled(PROVER)
+    loads.report({PROVER: 4})
+    assert room(loads) == 3
+
+
+def test_a_refusal_for_a_limit_of_its_own_is_excused_and_narrows_the_window_and_rests() -> None:
+    loads, hands = taking(16)
+    loads.begin(PROVER)
+    assert not loads.excused(PROVER, limited=False), "its own word is what it is held to"
+    assert loads.excused(PROVER, limited=True)
+    assert loads.window(PROVER) == 8
+    assert not loads.has_room(PROVER)
+    hands.now_s += LIMITED_REST_S
+    assert loads.has_room(PROVER)
+
+
+def test_nobody_chooses_its_work_by_refusing_for_limits_of_its_own() -> None:
+    loads, hands = taking(16)
+    answers, excused = 2_000, 0
+    for _ in range(answers):
+        loads.answered(PROVER)
+        excused += loads.excused(PROVER, limited=True)
+        hands.now_s += 10.0
+    assert excused <= EXCUSES + EXCUSES_EARNED * answers
+    assert not loads.excused(PROVER, limited=True)
+    loads.report({})
+    loads.report({PROVER: 16})
+    assert not loads.excused(PROVER, limited=True), "leaving and coming back brings none"
 
 
 @given(

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from targon.engines import TaskRefused
 from targon.protocol.messages import ChatMessage
 from targon.protocol.orders import Order, upper_bound
 from targon.protocol.primitives import TokenId
@@ -41,10 +42,30 @@ def order(content: str = "Say the letters.", **changes: Any) -> Order:
     return Order(**({"model": "tiny", "messages": said} | changes))
 
 
-async def test_a_short_prompt_is_not_counted() -> None:
+async def test_of_short_prompts_only_the_first_of_each_order_of_roles_is_counted() -> None:
     engine = Counting()
-    size = await Sizes(engine, CALIBRATION).measure(order(max_tokens=8))
-    assert (size.exact, size.max_tokens, engine.counted) == (False, 8, 0)
+    sizes = Sizes(engine, CALIBRATION)
+    for content in ("One.", "Two.", "Three."):
+        size = await sizes.measure(order(content, max_tokens=8))
+        assert (size.exact, size.max_tokens, engine.counted) == (False, 8, 1)
+    said = (ChatMessage(role="system", content="Be brief."), ChatMessage(role="user", content="Four."))
+    await sizes.measure(order(messages=said, max_tokens=8))
+    assert engine.counted == 2
+
+
+async def test_messages_that_the_models_template_refuses_are_refused_by_name_each_time() -> None:
+    class Picky(Counting):
+        async def prompt_token_ids(self, messages) -> tuple[TokenId, ...]:
+            if messages[0].content == "bad":
+                raise TaskRefused("messages: the model's chat template refuses them: no")
+            return await super().prompt_token_ids(messages)
+
+    sizes = Sizes(Picky(), CALIBRATION)
+    for _ in range(2):
+        with pytest.raises(Unservable, match="template refuses them") as refused:
+            await sizes.measure(order("bad", max_tokens=8))
+        assert (refused.value.parameter, refused.value.code) == ("messages", "unsupported_value")
+    await sizes.measure(order("good", max_tokens=8))
 
 
 async def test_a_prompt_that_may_not_fit_is_counted_once() -> None:

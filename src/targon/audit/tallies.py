@@ -18,6 +18,7 @@ class Tally:
     user_left: int = 0
     outrun: int = 0
     busy: int = 0
+    unservable: int = 0
     passed_over: int = 0
     """Users' requests whose draw fell on it before it fell on who was asked."""
     not_challenged: int = 0

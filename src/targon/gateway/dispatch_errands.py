@@ -15,7 +15,7 @@ from anyio.abc import TaskGroup
 
 from targon.gateway.dispatch_hedging import FirstTokenTimes, Hedging
 from targon.gateway.dispatch_metrics import DispatchMetrics
-from targon.gateway.dispatch_pursuit import Paused, Pursuit, Run
+from targon.gateway.dispatch_pursuit import CANT, Paused, Pursuit, Run
 from targon.gateway.dispatch_usage import PromptCount, estimated
 from targon.gateway.errors import ServiceFailed
 from targon.gateway.ports import Desk, Finished
@@ -23,14 +23,16 @@ from targon.protocol.keys import Signer
 from targon.transport import (
     Answer,
     BadResponse,
+    Code,
     Deadlines,
     Disconnected,
     LocalFault,
     NeuronClient,
+    Refused,
     TimedOut,
     TransportError,
 )
-from targon.transport.errands import AnswerRefused, DeskError, Errand, NotReady, WhyWithdrawn
+from targon.transport.errands import AnswerRefused, DeskError, Errand, NotReady, Unservable, WhyWithdrawn
 
 Outcome = Answer | TransportError | WhyWithdrawn
 """How an errand ended, before the desk has heard of it."""
@@ -248,6 +250,11 @@ class ErrandRunner:
             with anyio.fail_after(self._patience.settle_s, shield=True):
                 if isinstance(outcome, Answer):
                     said = await self._answered(run, errand, outcome)
+                elif isinstance(outcome, Refused) and outcome.code in CANT and not run.begun:
+                    # Others would refuse it as well, unless the desk says that it is this prover alone.
+                    fault = await self._desk.failed(errand, outcome)
+                    run.fail(_unservable(outcome) if fault == "user" else outcome)
+                    said = "failed"
                 elif isinstance(outcome, TransportError):
                     run.fail(outcome)
                     await self._desk.failed(errand, outcome)
@@ -259,7 +266,7 @@ class ErrandRunner:
         except Exception as error:  # noqa: BLE001 - as above
             # The attempt stays open in the log, and is ended there when the verifier starts again.
             self._report("an errand was not settled", error, attempt=errand.request.attempt)
-            if run.end is None:
+            if run.end is None and run.failure is None:
                 run.fail(NotReady("the verifier could not log how it ended", RETRY_S))
         finally:
             self._metrics.outcomes.labels(said).inc()
@@ -299,6 +306,20 @@ class ErrandRunner:
             )
         else:
             run.fail(NotReady("the verifier is being stopped", RETRY_S))
+
+
+def _unservable(refusal: Refused) -> Unservable:
+    """What a prover refused, and the verifier's own engine as well, in words of our own."""
+    if refusal.code == Code.TASK_REFUSED:
+        return Unservable(
+            "messages",
+            "unsupported_value",
+            "the model can't be asked this: its chat template refuses these messages, or they are too long for it; "
+            "most models expect an optional system message first, and then user and assistant in turns",
+        )
+    return Unservable(
+        "temperature", "unsupported_value", "there is no sampler for these parameters; see what is supported"
+    )
 
 
 def _unpaused(answer: Answer, paused: Paused) -> Answer:

@@ -25,13 +25,24 @@ from targon.transport import (
     TransportError,
     Unreachable,
 )
-from targon.transport.errands import AnswerRefused, DeskError, Errand, NobodyFree, WhyWithdrawn
+from targon.transport.errands import AnswerRefused, DeskError, Errand, NobodyFree, Unservable, WhyWithdrawn
 
 MAX_PROVERS = 3
 """Provers that one order may reach, one after another or side by side."""
 AT_ONCE = 2
-BUSY = frozenset({Code.OVERLOADED, Code.QUEUE_FULL, Code.EVICTED, Code.WAITED_TOO_LONG})
+BUSY = frozenset(
+    {
+        Code.OVERLOADED,
+        Code.QUEUE_FULL,
+        Code.EVICTED,
+        Code.WAITED_TOO_LONG,
+        Code.TOO_MANY_CONCURRENT,
+        Code.TOO_MANY_REQUESTS,
+    }
+)
 """A prover's refusals that mean: not now."""
+CANT = frozenset({Code.TASK_REFUSED, Code.UNSUPPORTED_SAMPLING})
+"""A prover's refusals that may be true of any prover: the desk knows."""
 RETRY_S = 2.0
 """What a user is told to wait where no prover said how long."""
 
@@ -206,6 +217,9 @@ class Pursuit:
 
         That nobody could be had to overtake a slow prover says nothing of later.
         """
+        for run in self.runs:
+            if isinstance(run.failure, Unservable):
+                return run.failure
         last = self.runs[-1]
         return last.failure if last.because != "hedge" and isinstance(last.failure, DeskError) else None
 

@@ -192,9 +192,10 @@ class Withdrawn(Message):
     version: Literal[1] = EVENT_VERSION
     attempt: _Int
     block: _Block
-    why: Literal["user_left", "outrun", "busy"]
+    why: Literal["user_left", "outrun", "busy", "unservable"]
     """``user_left``: who had asked hung up. ``outrun``: another prover, asked for the same, began to answer first.
-    ``busy``: the prover refused more work than it had said that it takes at once."""
+    ``busy``: the prover refused more work than it had said that it takes at once, or than its gate lets in.
+    ``unservable``: it refused what the verifier's own engine refuses as well."""
 
 
 class Verdict(Message):

@@ -167,6 +167,7 @@ _WITHDRAWN = {
     "user_left": "whoever had asked hung up",
     "outrun": "another prover, asked for the same, began to answer first",
     "busy": "it was sent more than it takes at once, and refused",
+    "unservable": "our own engine refuses what was asked, as it did",
 }
 
 

@@ -138,8 +138,9 @@ class Prover:
 
     def _service(self) -> ProverService:
         settings = self._settings
+        slots = settings.max_running or self._engine.identity.max_batch
         queue = StakeQueue(
-            slots=settings.max_running or self._engine.identity.max_batch,
+            slots=slots,
             places=settings.max_queue,
             max_wait_s=settings.max_wait_s,
         )
@@ -148,6 +149,7 @@ class Prover:
             view=self._view,
             signer=self._signer,
             queue=queue,
+            capacity=settings.capacity(slots),
             step_timeout_s=settings.step_timeout_s,
             registry=self._registry,
             clock=self._clock,

@@ -47,6 +47,7 @@ class ProverService:
     """Answers signed requests with an engine, and signs what it answers.
 
     Args:
+        capacity: how many requests one verifier may have here at once, as it is told.
         random_bytes: where salts come from: the operating system's randomness, but for tests.
     """
 
@@ -57,6 +58,7 @@ class ProverService:
         view: ChainView,
         signer: Signer,
         queue: StakeQueue,
+        capacity: int,
         step_timeout_s: float,
         registry: CollectorRegistry,
         clock: Clock,
@@ -67,6 +69,7 @@ class ProverService:
         self._signer = signer
         self._hotkey = Hotkey(signer.ss58_address)
         self._queue = queue
+        self._capacity = capacity
         self._step_timeout_s = step_timeout_s
         self._clock = clock
         self._random_bytes = random_bytes
@@ -95,7 +98,7 @@ class ProverService:
             hotkey=self._hotkey,
             models=(identity.name,),
             dialects=identity.dialects,
-            capacity=0 if self._draining else self._queue.slots,
+            capacity=0 if self._draining else self._capacity,
             queued=self._queue.waiting,
             running=self._queue.running,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from targon.chain.announcing import host_to_announce
@@ -41,6 +42,13 @@ class ProverSettings:
     max_chain_age_s: float = 300.0
     """How old our last sight of the chain may be; older, and callers are refused rather than misjudged."""
     limits: Limits = field(default_factory=Limits)
+
+    def capacity(self, slots: int) -> int:
+        """How many requests one caller may have here at once: those that the engine decodes at once, and no more than
+        the gate lets one caller have, less an eighth, which is for challenges and questions for our status."""
+        limits = self.limits
+        admitted = min(limits.per_hotkey.concurrent, limits.per_address.concurrent, limits.max_concurrent)
+        return max(1, min(slots, admitted - math.ceil(admitted / 8)))
 
     def serves_tls(self) -> bool:
         """Whether we serve over TLS: callers judge by the announced address, too.

@@ -15,7 +15,7 @@ from targon.protocol.primitives import Block, Digest
 from targon.protocol.verdicts import Outcome
 from targon.transport.errors import Endpoint
 
-WhyWithdrawn = Literal["user_left", "outrun", "busy"]
+WhyWithdrawn = Literal["user_left", "outrun", "busy", "unservable"]
 """As in the log's ``withdrawn`` event."""
 
 
@@ -77,8 +77,9 @@ class FiledReceipt:
     """None: it was not audited, is not judged yet, or its verdict is not published yet; nobody is told which."""
 
 
-Fault = Literal["prover", "ours", "nobody"]
-"""Whose an undelivered answer is. ``nobody``: the prover refused more than it takes at once."""
+Fault = Literal["prover", "ours", "nobody", "user"]
+"""Whose an undelivered answer is. ``nobody``: the prover refused more than it takes at once. ``user``: it refused what
+the verifier's own engine refuses as well, so that it is no use to ask another."""
 
 
 class DeskError(Exception):

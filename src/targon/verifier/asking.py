@@ -7,6 +7,8 @@ import hmac
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import anyio
+
 from targon.chain import Axon
 from targon.engines import Engine
 from targon.ledger import Attempt, Purpose, Route, Verdict
@@ -17,7 +19,7 @@ from targon.protocol.primitives import AttemptNumber, Block, Digest, Hotkey, u64
 from targon.transport import NeuronClient
 from targon.verification import Calibration, Embedder, Judgement, judge
 from targon.verifier.canary import Canary
-from targon.verifier.delivery import Undelivered, deliver
+from targon.verifier.delivery import Undelivered, deliver, inconclusive_delivery
 from targon.verifier.dialects import Offers
 from targon.verifier.retained import Content
 
@@ -94,22 +96,38 @@ class Asker:
         )
 
     async def ask(
-        self, request: GenerateRequest, axon: Axon, similarity_threshold: float
+        self,
+        request: GenerateRequest,
+        axon: Axon,
+        similarity_threshold: float,
+        excused: Callable[[Undelivered], bool],
     ) -> tuple[Verdict, Judgement | None, Content | None]:
         """Send a request and judge what comes back.
 
         Args:
             similarity_threshold: of the prover's tier.
+            excused: whether a refusal for having too much to do is nobody's fault.
 
         Returns:
             The verdict, without its evidence; the judgement from which that follows, and the answer; None where there
             was no answer to judge.
         """
+        sent_s = anyio.current_time()
         answer = await deliver(self._client, axon, request, self._signer)
         if isinstance(answer, Undelivered):
             if answer.unsupported:
                 self._offers.doubt(request.prover)
-            return await self.canary.judge_silence(request, answer), None, None
+            if answer.full and excused(answer):
+                why = f"it was sent more than it takes: {answer.reason}"
+                return (
+                    inconclusive_delivery(
+                        request.attempt_number, request.sampling.dialect, why, replied=True
+                    ),
+                    None,
+                    None,
+                )
+            waited_s = anyio.current_time() - sent_s
+            return await self.canary.judge_silence(request, answer, waited_s), None, None
         content = Content(request=request, response=answer.response, tokens_per_s=answer.tokens_per_s)
         return *await self.judge(content, similarity_threshold), content
 

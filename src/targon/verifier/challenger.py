@@ -155,7 +155,12 @@ class Challenger:
         tier = Tier.BRONZE if standing is None else standing.tier
         with self._loads.sending(request.prover):
             verdict, judgement, content = await self._asker.ask(
-                request, axon, TIERS[tier].similarity_threshold
+                request,
+                axon,
+                TIERS[tier].similarity_threshold,
+                lambda refusal: self._loads.excused(
+                    prover, limited=refusal.limited, retry_after_s=refusal.retry_after_s
+                ),
             )
         if content is not None:
             await self._keep(content)

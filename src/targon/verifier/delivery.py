@@ -20,6 +20,9 @@ FULL = (
     Code.TOO_MANY_CONCURRENT,
     Code.TOO_MANY_REQUESTS,
 )
+LIMITED = (Code.EVICTED, Code.TOO_MANY_CONCURRENT, Code.TOO_MANY_REQUESTS)
+"""Of those, what a prover can't report as its capacity: limits of its gate, and callers with more stake."""
+UNSERVABLE = (Code.TASK_REFUSED, Code.UNSUPPORTED_SAMPLING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,12 @@ class Undelivered:
     """Whether the prover says that its engine can't sample so."""
     full: bool = False
     """Whether the prover says that it has too much to do."""
+    limited: bool = False
+    """Whether, of that, it names a limit that it doesn't report."""
+    retry_after_s: float | None = None
+    """When it says to try again."""
+    unservable: bool = False
+    """Whether the prover says that no engine could do it: our own engine's word decides."""
     ours: bool = False
     """Whether our own machine could not even try."""
 
@@ -68,6 +77,9 @@ def undelivered(error: TransportError) -> Undelivered:
             stale=error.code in STALE,
             unsupported=error.code == Code.UNSUPPORTED_SAMPLING,
             full=error.code in FULL,
+            limited=error.code in LIMITED,
+            retry_after_s=error.retry_after_s,
+            unservable=error.code in UNSERVABLE,
         )
     return Undelivered(str(error), replied=isinstance(error, BadResponse), ours=isinstance(error, LocalFault))
 

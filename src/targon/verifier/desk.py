@@ -204,6 +204,7 @@ class Desk:
                 self._loads.end(Hotkey(out.errand.request.prover))
             raise
         ((out, _),) = taken
+        out.since_s = self._monotonic_s()
         self._out[out.errand.request.attempt_number] = out
         return out.errand
 
@@ -317,13 +318,18 @@ class Desk:
             return "nobody"
         prover, silence = Hotkey(errand.request.prover), undelivered(error)
         try:
-            if silence.full and self._loads.overfilled(prover):
+            if silence.full and self._loads.excused(
+                prover, limited=silence.limited, retry_after_s=silence.retry_after_s
+            ):
                 await self._withdraw(out, "busy")
-                self._loads.slow(prover)
                 return "nobody"
             if silence.unsupported:
                 self._offers.doubt(prover)
-            verdict = await self._asker.canary.judge_silence(errand.request, silence)
+            if silence.unservable and await self._asker.canary.refuses(errand.request):
+                await self._withdraw(out, "unservable")
+                return "user"
+            waited_s = self._monotonic_s() - out.since_s
+            verdict = await self._asker.canary.judge_silence(errand.request, silence, waited_s)
             if self._journal.standings.attempt(errand.request.attempt_number) is None:
                 return "nobody"  # the verifier stopped meanwhile, and closed it
             await self._book.record(verdict, None, prover)

@@ -4,6 +4,10 @@ A prover says how many requests it works on at once. How many we let it have is 
 grows by one for each window of answers, and shrinks by half when the prover refuses, breaks off, or keeps a user
 waiting so long that another is asked (additive increase, multiplicative decrease, as in TCP). A prover that fails
 several times in a row rests: it is asked again after a while, each time a longer one.
+
+Beside its word a prover has limits that it doesn't report: requests in a second, callers with more stake. That it
+refuses for these is excused a number of times, which only answers bring back: else it could choose its work by
+refusing.
 """
 
 from __future__ import annotations
@@ -20,6 +24,13 @@ HOLD_S: Final = 1.0
 PATIENCE: Final = 2
 """Failures in a row after which a prover rests."""
 MAX_REST_S: Final = 60.0
+EXCUSES: Final = 32
+"""Refusals for a limit of its own that a prover is excused before it has answered anything: those that are under way
+together when the limit is met."""
+EXCUSES_EARNED: Final = 0.05
+"""For each answer: who refuses more than a twentieth of its work is charged."""
+LIMITED_REST_S: Final = 1.0
+"""Least rest of who is excused: a refusal makes room at once, and what comes next would be refused as well."""
 
 
 @dataclass(slots=True)
@@ -28,6 +39,7 @@ class _Load:
     """How many requests it takes at once, by its own word."""
     window: float
     in_flight: int = 0
+    excuses: float = float(EXCUSES)
     failures: int = 0
     """In a row, those within ``HOLD_S`` counted as one."""
     shrunk_s: float = field(default=float("-inf"))
@@ -49,8 +61,12 @@ class Loads:
                 # one that was full at its old limit may go on to its new one
                 load.window = float(capacity) if load.window >= load.reported else min(load.window, capacity)
                 load.reported = capacity
-        for gone in [p for p, load in self._loads.items() if p not in capacities and not load.in_flight]:
-            del self._loads[gone]
+        for prover, load in list(self._loads.items()):
+            if prover in capacities:
+                continue
+            load.reported, load.window = 0, 0.0
+            if not load.in_flight and load.excuses >= EXCUSES:  # who comes back finds those that it has used
+                del self._loads[prover]
 
     def window(self, prover: Hotkey) -> int:
         """How many requests it may have at once."""
@@ -68,6 +84,24 @@ class Loads:
         """Whether it has more to do for us than it says that it takes."""
         load = self._of(prover)
         return load.in_flight > load.reported
+
+    def excused(self, prover: Hotkey, *, limited: bool, retry_after_s: float | None = None) -> bool:
+        """Whether a refusal for having too much to do is nobody's fault: the prover had more than it says that it
+        takes, or names a limit of its own, and has not done so too often. Its window shrinks then.
+
+        Args:
+            limited: whether it names a limit that it doesn't report.
+            retry_after_s: when it says to try again.
+        """
+        load = self._of(prover)
+        if not self.overfilled(prover):
+            if not limited or load.excuses < 1.0:
+                return False
+            load.excuses -= 1.0
+            rest_s = min(MAX_REST_S, max(LIMITED_REST_S, retry_after_s or 0.0))
+            load.rests_until_s = max(load.rests_until_s, self._monotonic_s() + rest_s)
+        self._shrink(load)
+        return True
 
     @contextmanager
     def sending(self, prover: Hotkey) -> Iterator[None]:
@@ -88,6 +122,7 @@ class Loads:
         """It gave a whole answer: the window grows."""
         load = self._of(prover)
         load.failures = 0
+        load.excuses = min(float(EXCUSES), load.excuses + EXCUSES_EARNED)
         load.window = min(float(load.reported), load.window + 1.0 / max(1.0, load.window))
 
     def slow(self, prover: Hotkey) -> None:

@@ -2,6 +2,9 @@
 
 Counting a prompt's tokens costs a question to the reference engine. A bound costs nothing, and nearly always decides:
 no tokenizer makes more tokens than there are bytes, but for what the chat template adds.
+
+Whether the template takes the messages at all follows from their roles, nearly always: it is asked once for each order
+of roles. A prover that is sent what its template refuses would have to refuse it.
 """
 
 from __future__ import annotations
@@ -53,6 +56,7 @@ class Sizes:
         longest = max((band.scope.max_tokens for band in bands), default=DEFAULT_MAX_TOKENS)
         self._default = min(DEFAULT_MAX_TOKENS, longest)
         self._known: OrderedDict[bytes, int] = OrderedDict()
+        self._shapes: OrderedDict[bytes, int] = OrderedDict()
 
     @property
     def default_tokens(self) -> int:
@@ -63,7 +67,7 @@ class Sizes:
         """What an order needs.
 
         Raises:
-            Unservable: if it doesn't fit into the model's context.
+            Unservable: if it doesn't fit into the model's context, or the model's template refuses its messages.
             NotReady: if its prompt must be counted, and the reference engine doesn't answer.
         """
         context, wanted = self._engine.identity.context_length, order.max_tokens
@@ -71,6 +75,7 @@ class Sizes:
         length = wanted or self._default
         # beyond what is calibrated, one token too many would cost the prover what it earns
         if bound + length <= context and bound <= self._calibrated_prompt:
+            await self._check_shape(order.messages)
             return Size(bound, exact=False, max_tokens=length)
         try:
             prompt = await self.prompt_tokens(order.messages)
@@ -106,10 +111,24 @@ class Sizes:
             raise Unservable("messages", "unsupported_value", str(error)) from error
         except EngineError as error:
             raise NotReady(f"the prompt's tokens can't be counted now: {error}", RETRY_S) from error
-        self._known[key] = len(ids)
-        if len(self._known) > REMEMBERED:
-            self._known.popitem(last=False)
+        _remember(self._known, key, len(ids))
+        _remember(self._shapes, _shape(messages), len(messages))
         return len(ids)
+
+    async def _check_shape(self, messages: Sequence[ChatMessage]) -> None:
+        """Check that the model's template takes such messages: what it refuses isn't remembered, as it may be refused
+        for what was said.
+
+        Raises:
+            Unservable: naming the messages.
+        """
+        if _shape(messages) in self._shapes:
+            self._shapes.move_to_end(_shape(messages))
+            return
+        try:
+            await self.prompt_tokens(messages)
+        except NotReady:
+            return  # served: while our engine is away, nobody is charged for refusing it
 
     def covers(self, sampling: Sampling, prompt_tokens: int) -> bool:
         """Whether evidence can be had of such a request: it counts then."""
@@ -144,6 +163,17 @@ def sampling_of(order: Order, dialect: Dialect, seed: int, max_tokens: int) -> S
         stop=order.stop,
         choice=order.choice,
     )
+
+
+def _remember(known: OrderedDict[bytes, int], key: bytes, value: int) -> None:
+    known[key] = value
+    if len(known) > REMEMBERED:
+        known.popitem(last=False)
+
+
+def _shape(messages: Sequence[ChatMessage]) -> bytes:
+    """Stands for an order of roles."""
+    return hashlib.sha256(" ".join(message.role for message in messages).encode()).digest()
 
 
 def _key(messages: Sequence[ChatMessage]) -> bytes:

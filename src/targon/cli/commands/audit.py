@@ -212,7 +212,7 @@ def _table(report: Report) -> Table:
                     tally.passed,
                     tally.failed,
                     tally.inconclusive,
-                    tally.user_left + tally.outrun + tally.busy,
+                    tally.user_left + tally.outrun + tally.busy + tally.unservable,
                     report.open_by_prover.get(prover.hotkey, 0),
                     report.awaiting_by_prover.get(prover.hotkey, 0),
                     tally.passed_over + tally.not_challenged + tally.own_missed,
