@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from targon import __version__
 from targon.chain import Axon, AxonRefused, ChainUnavailable, EmbeddedChain
 from targon.transport import BadResponse, Refused
-from tests.ledger.history import head_anchored, weights_set
+from tests.ledger.history import answered, head_anchored, inference, verdict, weights_set
 from tests.transport.world import head, read_reply, send_raw
 from tests.verifier.shop import (
     ME,
@@ -174,6 +174,30 @@ async def test_a_prover_is_told_how_it_stands_and_why(shop: Shop):
     )
     assert json.loads(shop.lines()[told.last_verdict.seq])["event"]["outcome"] == "fail"
     assert (told.weight, told.weights_block) == (65_535, 3)
+
+
+async def test_a_prover_is_not_told_which_of_its_answers_are_audited(shop: Shop):
+    async def serve(*, audited: bool) -> dict[str, Any]:
+        """One of the verifier's own inferences, answered and judged; what changes of the standing meanwhile."""
+        before = (await shop.client.standing(shop.axon, ME, PROVER)).model_dump()
+        number = shop.journal.head.seq + 1
+        asked = inference(key(PROVER), 1, route=None)
+        await shop.journal.append(asked, answered(number, key(PROVER), audited=audited))
+        between = (await shop.client.standing(shop.axon, ME, PROVER)).model_dump()
+        if audited:
+            await shop.journal.append(verdict(number))
+        after = (await shop.client.standing(shop.axon, ME, PROVER)).model_dump()
+        assert between == after
+        numbers = (int, float)
+        return {
+            name: value - (before[name] or 0) if isinstance(value, numbers) else value
+            for name, value in after.items()
+        }
+
+    await serve(audited=False)
+    unaudited = await serve(audited=False)
+    assert unaudited["successes"] == unaudited["attempts"] == 1
+    assert await serve(audited=True) == unaudited
 
 
 async def test_each_is_told_its_own_standing_alone(shop: Shop):

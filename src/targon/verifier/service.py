@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -14,6 +15,7 @@ from starlette.types import Receive, Send
 from targon import __version__
 from targon.engines import ModelIdentity
 from targon.ledger import Log, ProverStanding, Standings
+from targon.ledger.earning import counts
 from targon.protocol.disclosures import (
     AnchoredInterval,
     ConvictedLast,
@@ -22,7 +24,7 @@ from targon.protocol.disclosures import (
     ProverOwnStanding,
     VerifierStatus,
 )
-from targon.protocol.primitives import Block, Digest, Hotkey
+from targon.protocol.primitives import Block, Digest, Hotkey, Interval
 from targon.protocol.records import LogLine, LogPageEnd
 from targon.transport import ClientGone, Code, Refusal, SignedRequest, send_json, send_lines, while_connected
 from targon.transport.released import MAX_PAGE_RECORDS, PAGE_BYTES
@@ -66,6 +68,8 @@ class VerifierService:
         self._draining = draining
         self._released_head: tuple[int, Digest | None] = (0, None)
         self._readers: set[Hotkey] = set()
+        self._frozen: dict[Hotkey, tuple[Interval | None, int, float]] = {}
+        """By prover: verified tokens and score, as of when it first asked in an interval."""
 
     async def status(self, signed: SignedRequest, receive: Receive, send: Send) -> None:  # noqa: ARG002
         """``GET /v1/status``."""
@@ -100,7 +104,37 @@ class VerifierService:
                 "block that it handles",
                 got=signed.caller,
             )
-        await send_json(send, 200, own_standing(prover, standings, self._hotkey).to_bytes())
+        told = own_standing(self._veiled(prover, standings), standings, self._hotkey)
+        await send_json(send, 200, told.to_bytes())
+
+    def _veiled(self, prover: ProverStanding, standings: Standings) -> ProverStanding:
+        """A standing in which an answer that awaits its audit looks like one that was not drawn for any.
+
+        Else a prover would learn from it which answers are looked at, and how closely, before the log is published.
+        """
+        frozen = self._frozen.get(prover.hotkey)
+        if frozen is None or frozen[0] != standings.interval:
+            frozen = standings.interval, prover.verified_tokens, prover.score
+            self._frozen[prover.hotkey] = frozen
+        waiting = [each for each in standings.under_audit.values() if each.prover == prover.hotkey]
+        counted = sum(counts(each) for each in waiting)
+        last = prover.last_verdict
+        shown = last is not None and (last.outcome == "fail" or last.seq < standings.released)
+        tokens = min(
+            frozen[1], prover.verified_tokens
+        )  # a conviction, which is told at once, takes them away
+        return replace(
+            prover,
+            attempts=prover.attempts + counted,
+            successes=prover.successes + counted,
+            replies=prover.replies + counted,
+            total_successes=prover.total_successes + counted,
+            native=prover.native + len(waiting) - counted,
+            verified_tokens=tokens,
+            on_probation=tokens < standings.profile.probation_tokens,
+            score=frozen[2],
+            last_verdict=last if shown else None,
+        )
 
     async def log(self, signed: SignedRequest, receive: Receive, send: Send) -> None:
         """``GET /v1/log?start=N``: released records as lines, and a last line that says where to go on."""
