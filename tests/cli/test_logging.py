@@ -103,6 +103,13 @@ def test_signatures_and_bodies_are_taken_out_of_every_line(capsys, ours):
     assert request["api_key"] == request["signature"] == request["note"] == "(not logged)"
 
 
+def test_a_gateway_s_api_key_is_taken_out_wherever_it_stands(capsys, ours):
+    configure_logging(json_lines=True)
+    key = "tg-" + "aB3_-" * 8 + "xyz"
+    ours.info("refused", error=f"no model {key!r} here")
+    assert json.loads(capsys.readouterr().err)["error"] == "no model '(not logged)' here"
+
+
 def test_digests_are_logged_as_they_are(capsys, ours):
     configure_logging()
     ours.info("verdict", digest="ab" * 32)

@@ -113,6 +113,18 @@ async def test_a_process_that_cannot_load_its_model_says_why(tmp_path: Path):
     assert embedder._running is None
 
 
+@pytest.mark.parametrize("answer", ["no JSON\\n", "[]\\n", "3\\n", "x" * 70_000])
+async def test_a_process_that_says_something_else_is_no_engine(tmp_path: Path, answer: str):
+    broken = tmp_path / "broken.py"
+    broken.write_text(
+        f"import sys\nsys.stdin.readline()\nprint('{answer}', end='', flush=True)\nsys.stdin.read()\n"
+    )
+    embedder = SentenceEmbedder([sys.executable, str(broken)], timeout_s=30.0)
+    with pytest.raises(EngineUnavailable):
+        await embedder.embed([])
+    assert embedder._running is None
+
+
 async def test_another_model_under_the_name_is_refused(tmp_path: Path):
     shutil.copytree(_folder(), tmp_path / "model")
     (tmp_path / "model" / "tokenizer.json").write_text("{}")

@@ -146,6 +146,31 @@ async def test_several_answers_stream_side_by_side(tmp_path):
     assert ends == {0, 1}
 
 
+async def test_an_answer_is_read_while_another_has_yet_to_begin(tmp_path):
+    async def second_waits() -> None:
+        while len(script.orders) == 2 and not script.finished:
+            await anyio.sleep(0.01)
+
+    async def until_both_were_asked() -> None:
+        while len(script.orders) < 2:
+            await anyio.sleep(0.01)
+
+    script = Script(before=None)
+    first = iter([until_both_were_asked])
+
+    async def before() -> None:
+        await next(first, second_waits)()
+
+    script.before = before
+    async with a_front(tmp_path, script) as world, world.client() as client:
+        with anyio.fail_after(5):
+            stream = await client.chat.completions.create(model=MODEL, messages=HI, n=2, stream=True)
+            texts = {0: "", 1: ""}
+            async for chunk in stream:
+                texts[chunk.choices[0].index] += chunk.choices[0].delta.content or ""
+    assert texts == {0: "Hello", 1: "Hello"}
+
+
 async def test_what_was_asked_for_reaches_the_provers(tmp_path):
     async with a_front(tmp_path) as world, world.client() as client:
         await client.chat.completions.create(

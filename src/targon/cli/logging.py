@@ -28,8 +28,8 @@ _NAMED = re.compile(
     re.IGNORECASE,
 )
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]*:[^/@\s]*(?=@)")
-_LONG_CODE = re.compile(r"\b(?:0x)?[0-9a-fA-F]{128,}\b|[A-Za-z0-9+/]{86,}={0,2}")
-"""64 bytes or more, in hex or base64: signatures and private keys, no digests."""
+_LONG_CODE = re.compile(r"\b(?:0x)?[0-9a-fA-F]{128,}\b|[A-Za-z0-9+/]{86,}={0,2}|\btg-[A-Za-z0-9_-]{43}")
+"""64 bytes or more, in hex or base64: signatures and private keys, no digests. Or a gateway's API key."""
 
 
 def configure_logging(

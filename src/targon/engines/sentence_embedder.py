@@ -93,6 +93,10 @@ class SentenceEmbedder:
                 raise EngineUnavailable(
                     "sentence embeddings: their process ended before it had answered; its log says why"
                 ) from error
+            except (anyio.DelimiterNotFound, ValueError, TypeError) as error:
+                raise EngineUnavailable(
+                    "sentence embeddings: their process answered with what is no answer; its log says why"
+                ) from error
             finally:
                 if not whole:  # what it says next would be the answer to another question
                     with anyio.CancelScope(shield=True):
@@ -118,6 +122,8 @@ class SentenceEmbedder:
         # lone surrogates can't be encoded, but JSON's escapes carry them; the tokenizer takes them for unknown
         await running.process.stdin.send(json.dumps({"texts": list(texts)}).encode() + b"\n")
         head = json.loads(await running.answers.receive_until(b"\n", _MAX_HEAD))
+        if not isinstance(head, dict):
+            raise TypeError(f"got {type(head).__name__}, expected an object")
         if "failure" in head:
             raise EngineUnavailable(str(head["failure"]))
         data = await running.answers.receive_exactly(len(texts) * DIMENSIONS * 4) if texts else b""

@@ -42,6 +42,8 @@ class BoundedConnection(HttpConnection):
             # A peer that vanished, or keeps its window shut, is the kernel's to give up on.
             timeout_ms = int(self.limits.write_stall_s * 1000)
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, timeout_ms)
+        if raw is not None and self.limits.send_buffer_bytes is not None:
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self.limits.send_buffer_bytes)
         self.awaits(headers=True, idle=False)
 
     def pause_writing(self) -> None:

@@ -61,6 +61,8 @@ class Limits:
     """An idle connection is kept this long. Clients must let go earlier (ours does after 10 s)."""
     write_stall_s: float = 30.0
     """A client that does not take what it asked for is cut off after this."""
+    send_buffer_bytes: int | None = None
+    """What the kernel is asked to hold for a client that reads slowly; None: what it likes, some megabytes."""
 
     @property
     def nonce_retention_s(self) -> float:

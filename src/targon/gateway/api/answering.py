@@ -18,6 +18,9 @@ from targon.gateway.keys import Usage
 from targon.gateway.ports import Began, Delta, Finished, Orders
 from targon.protocol.primitives import Digest
 
+HELD_BYTES = 2 << 20
+"""Of each answer's events, held while another has yet to begin; then its prover is read no further."""
+
 
 class Answering:
     """One request's answers. A stream begins when each of them has: until then, an error is an HTTP status."""
@@ -32,6 +35,9 @@ class Answering:
         self._came = 0
         self._receipts: dict[int, Digest] = {}
         self._all_began = asyncio.Event()
+        self._held = [bytearray() for _ in request.orders]
+        """Events of answers that began before the last one did. Were they not read, it would look as if nobody
+        read them, and they would be given up."""
         self._ended: dict[int, Finished] = {}
 
     def used(self, *, left: bool) -> Usage:
@@ -100,21 +106,30 @@ class Answering:
                 else:
                     self._ended[place] = piece
                     event = writer.finish(place, piece, full=self._exchange.wants_all)
-                if event:
-                    await send({"type": "http.response.body", "body": event, "more_body": True})
+                if self._all_began.is_set():
+                    if event:
+                        await send({"type": "http.response.body", "body": event, "more_body": True})
+                    continue
+                self._held[place] += event
+                if len(self._held[place]) > HELD_BYTES:
+                    await self._all_began.wait()
 
     async def _begin(
         self, place: int, receipt_id: Digest, writer: ChunkWriter, send: Send, limits: Headers
     ) -> None:
         self._receipts[place] = receipt_id
         if len(self._receipts) < self._count:
-            await self._all_began.wait()
             return
         header = _receipt_header([self._receipts[one] for one in range(self._count)])
         await self._exchange.start(send, 200, [*EVENTS, header, *limits])
         roles = b"".join(map(writer.role, range(self._count)))
         if roles:
             await send({"type": "http.response.body", "body": roles, "more_body": True})
+        while any(self._held):  # more may come while some is sent
+            held = b"".join(self._held)
+            for one in self._held:
+                one.clear()
+            await send({"type": "http.response.body", "body": held, "more_body": True})
         self._all_began.set()
 
     def _answers(self) -> list[Finished]:

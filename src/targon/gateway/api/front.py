@@ -31,6 +31,7 @@ LIMITS = Limits(
     max_connections=16_384,
     max_connections_per_address=16_384,  # behind a proxy, everybody has its address
     idle_timeout_s=75,
+    send_buffer_bytes=1 << 17,  # else whoever doesn't read costs megabytes, and isn't seen not to read
 )
 CUT_S = 2.0
 """After the drain's deadline: for streams that were cut to say so."""
