@@ -9,9 +9,9 @@ import pytest
 
 from targon.ledger import Answered, Attempt, SqliteLog, Standings, Verdict, Withdrawn
 from targon.protocol import draws, routing
-from targon.protocol.audits import is_drawn
+from targon.protocol.audits import OWN_LATEST_BLOCKS, is_drawn
 from targon.protocol.keys import public_key
-from targon.protocol.primitives import AttemptNumber, Hotkey
+from targon.protocol.primitives import AttemptNumber, Block, Hotkey
 from targon.transport import Answer, BadResponse, Disconnected, Refused, TransportError
 from targon.transport.errands import (
     AnswerRefused,
@@ -21,6 +21,7 @@ from targon.transport.errands import (
     UnknownModel,
     Unservable,
 )
+from targon.verifier.challenges import Challenge
 from targon.verifier.rates import AuditRates
 from tests.tiny_engine import TinyEngine
 from tests.verifier.conftest import MASTER_SECRET, World
@@ -241,3 +242,18 @@ async def test_where_all_are_at_their_limit_the_wait_is_until_the_intervals_end(
         monkeypatch.undo()
         info = await world.chain.info()
     assert 0 < refused.value.retry_after_s <= world.profile.interval_blocks * info.block_seconds
+
+
+async def test_an_own_inference_is_sent_in_the_block_that_drew_it_or_soon_after(world: World) -> None:
+    challenge = Challenge(
+        messages=order().messages, temperature=0.8, top_p=1.0, top_k=0, stop=(), max_tokens=8
+    )
+    async with world.prover("Honest") as honest, office(world) as here:
+        await here.serve()
+        newest = here.desk._moments.now().block
+        later = Block(newest + 2)
+        errand = await here.desk.take_own(challenge, honest, later)
+        assert later <= errand.request.block < later + OWN_LATEST_BLOCKS
+        await here.desk.withdrawn(errand, "busy")
+        with pytest.raises(NobodyFree, match="drew it"):
+            await here.desk.take_own(challenge, honest, Block(newest - OWN_LATEST_BLOCKS))

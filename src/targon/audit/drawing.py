@@ -32,8 +32,6 @@ from targon.verification import EvidenceState
 _IPAD: Final = bytes(byte ^ 0x36 for byte in range(256))
 _OPAD: Final = bytes(byte ^ 0x5C for byte in range(256))
 _TWO_64: Final = 18_446_744_073_709_551_616.0
-OWN_LATEST_BLOCKS: Final = 30
-"""An inference of the verifier's own is sent at most so many blocks after the one that drew it."""
 OWN_EARLIEST_BLOCKS: Final = MAX_BLOCK_AGE
 """It names the newest block that the verifier has noted, which may be so many before the one that drew it."""
 _CLOSED: Final = b'"kind":"interval_closed","'
@@ -160,7 +158,7 @@ class Drawing:
             secret = None
         self._hmac = None if secret is None else Hmac(secret)
         length = self.standings.profile.interval_blocks
-        oldest = interval_of(Block(max(0, block - OWN_LATEST_BLOCKS - OWN_EARLIEST_BLOCKS)), length)
+        oldest = interval_of(Block(max(0, block - audits.OWN_LATEST_BLOCKS - OWN_EARLIEST_BLOCKS)), length)
         self._recent = {each: hmac for each, hmac in self._recent.items() if each >= oldest}
         self._recent[interval] = self._hmac
         self._owned = {(each, prover) for each, prover in self._owned if each >= oldest * length}
@@ -330,7 +328,7 @@ class Drawing:
         if due:
             due.pop(0)
         length = self.standings.profile.interval_blocks
-        for each in range(block + OWN_EARLIEST_BLOCKS, max(-1, block - OWN_LATEST_BLOCKS), -1):
+        for each in range(block + OWN_EARLIEST_BLOCKS, max(-1, block - audits.OWN_LATEST_BLOCKS), -1):
             interval = interval_of(Block(each), length)
             if (each, prover) in self._owned or interval not in self._recent:
                 continue
@@ -346,7 +344,7 @@ class Drawing:
             "draw",
             seq,
             f"an inference of the verifier's own for {prover} in block {block}",
-            f"none: none was due in the last {OWN_LATEST_BLOCKS} blocks",
+            f"none: none was due in the last {audits.OWN_LATEST_BLOCKS} blocks",
         )
 
     def _own_due(self, hmac: Hmac, block: Block, key: bytes, *, audited: int) -> bool:

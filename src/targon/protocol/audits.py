@@ -37,6 +37,9 @@ OWN_PER_INTERVAL: Final = 4
 """Where users ask little, the verifier sends inferences of its own: as many in an interval, on average, as leave each
 prover with about this many audited ones."""
 
+OWN_LATEST_BLOCKS: Final = 30
+"""An inference of the verifier's own names the block that drew it, or one of fewer than so many blocks after it."""
+
 
 def audit_rate(tier: Tier, *, on_probation: bool, log_e: float) -> float:
     """The share of a prover's inferences that are audited, in (0, 1].

@@ -23,11 +23,11 @@ import structlog
 from targon.engines import ModelIdentity
 from targon.ledger import Answered, Attempt, Event, Route, Withdrawn
 from targon.protocol import draws
-from targon.protocol.audits import is_drawn
+from targon.protocol.audits import OWN_LATEST_BLOCKS, is_drawn
 from targon.protocol.keys import public_key
 from targon.protocol.messages import ChatMessage, Sampling
 from targon.protocol.orders import Order
-from targon.protocol.primitives import AttemptNumber, Digest, Hotkey
+from targon.protocol.primitives import AttemptNumber, Block, Digest, Hotkey
 from targon.transport import Answer, TransportError
 from targon.transport.errands import (
     AnswerRefused,
@@ -175,12 +175,24 @@ class Desk:
 
         return await self._log_attempt(make, taken)
 
-    async def take_own(self, challenge: Challenge, prover: Hotkey) -> Errand:
-        """Log an inference of the verifier's own, for a given prover; its answer is always audited."""
+    async def take_own(self, challenge: Challenge, prover: Hotkey, due: Block) -> Errand:
+        """Log an inference of the verifier's own, for a given prover; its answer is always audited.
+
+        Args:
+            due: the block that drew it.
+
+        Raises:
+            NobodyFree, NotReady: nothing was logged; it is also too late, by blocks, to send it.
+        """
+        await self._moments.reached(due)
         taken: list[tuple[_Out, Attempt]] = []
 
         def make(first: int) -> list[Event]:
             moment = self._moment()
+            if (
+                not due <= moment.block < due + OWN_LATEST_BLOCKS
+            ):  # an audit would find no draw that brought it
+                raise NobodyFree(f"block {due} drew it, and the newest is {moment.block}", BUSY_RETRY_S)
             standing = self._journal.standings.prover(prover)
             offered = self._offers.of(prover, moment.block)
             serves = standing is not None and standing.uid is not None and prover in self._routes.axons

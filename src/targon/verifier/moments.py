@@ -23,6 +23,7 @@ from targon.verifier.journal import Journal
 MAX_SILENT_BLOCKS: Final = MAX_BLOCK_AGE - 2
 """Blocks' time without a new block after which no request is made: provers refuse older ones, and one is on its way."""
 CALL_TIMEOUT_S: Final = 10.0
+POLL_S: Final = 0.05
 
 logger = structlog.get_logger(__name__)
 
@@ -61,6 +62,12 @@ class Moments:
             logger.warning("block_hash_unknown", block=block, kind=type(error).__name__, error=str(error))
         else:
             self._heard_s = self._monotonic_s()
+
+    async def reached(self, block: Block) -> None:
+        """Wait until requests name a block, or a later one; not for ever."""
+        with anyio.move_on_after(CALL_TIMEOUT_S):
+            while self._newest is None or self._newest[0] < block:
+                await anyio.sleep(POLL_S)
 
     def now(self) -> Moment:
         """The moment of a request whose attempt is logged next.

@@ -93,7 +93,7 @@ class OwnInferences:
                 part="own ",
             )
             await anyio.sleep(challenge_delay_s(secret, block, prover, span_s, part="own "))
-            errand = await self._desk.take_own(challenge, prover)
+            errand = await self._desk.take_own(challenge, prover, block)
             try:
                 answer = await self._client.generate(errand.axon, errand.request, self._signer)
             except TransportError as error:
