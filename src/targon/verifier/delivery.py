@@ -8,7 +8,7 @@ from targon.chain import Axon
 from targon.ledger import Verdict
 from targon.protocol.keys import Signer
 from targon.protocol.messages import Dialect, GenerateRequest, GenerateResponse
-from targon.transport import BadResponse, Code, LocalFault, NeuronClient, Refused, TransportError
+from targon.transport import BadResponse, Code, LocalFault, NeuronClient, Refused, TimedOut, TransportError
 from targon.verification import reason_about
 
 STALE = (Code.STALE_BLOCK, Code.WRONG_BLOCK_HASH)
@@ -22,6 +22,7 @@ FULL = (
 )
 LIMITED = (Code.EVICTED, Code.TOO_MANY_CONCURRENT, Code.TOO_MANY_REQUESTS)
 """Of those, what a prover can't report as its capacity: limits of its gate, and callers with more stake."""
+CODES = frozenset(Code)
 UNSERVABLE = (Code.TASK_REFUSED, Code.UNSUPPORTED_SAMPLING)
 
 
@@ -68,11 +69,17 @@ async def deliver(
     return Delivered(answer.response, answer.timing.tokens_per_s)
 
 
-def undelivered(error: TransportError) -> Undelivered:
-    """What an error says of prover and network."""
+def undelivered(error: TransportError, *, quote: bool = True) -> Undelivered:
+    """What an error says of prover and network.
+
+    Args:
+        quote: whether its reason may hold words of the prover's. Not where a user asked: a prover could put what the user
+            said into them, and so into the log.
+    """
+    reason = str(error) if quote else _unquoted(error)
     if isinstance(error, Refused):
         return Undelivered(
-            str(error),
+            reason,
             replied=True,
             stale=error.code in STALE,
             unsupported=error.code == Code.UNSUPPORTED_SAMPLING,
@@ -81,7 +88,19 @@ def undelivered(error: TransportError) -> Undelivered:
             retry_after_s=error.retry_after_s,
             unservable=error.code in UNSERVABLE,
         )
-    return Undelivered(str(error), replied=isinstance(error, BadResponse), ours=isinstance(error, LocalFault))
+    return Undelivered(reason, replied=isinstance(error, BadResponse), ours=isinstance(error, LocalFault))
+
+
+def _unquoted(error: TransportError) -> str:
+    """An error in our own words alone."""
+    if isinstance(error, Refused):
+        code = error.code if error.code in CODES else "with a word that isn't ours"
+        return f"{error.axon}: refused with HTTP {error.status} {code}"
+    if isinstance(error, BadResponse):
+        return f"{error.axon}: bad response ({error.reason})"
+    if isinstance(error, TimedOut):
+        return str(error)
+    return f"{error.axon}: {type(error).__name__}"
 
 
 def inconclusive_delivery(attempt: int, dialect: Dialect, reason: str, *, replied: bool) -> Verdict:

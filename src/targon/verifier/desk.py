@@ -328,7 +328,7 @@ class Desk:
         out = self._out.pop(errand.request.attempt_number, None)
         if out is None:
             return "nobody"
-        prover, silence = Hotkey(errand.request.prover), undelivered(error)
+        prover, silence = Hotkey(errand.request.prover), undelivered(error, quote=out.own)
         try:
             if silence.full and self._loads.excused(
                 prover, limited=silence.limited, retry_after_s=silence.retry_after_s
