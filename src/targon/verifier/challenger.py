@@ -12,19 +12,21 @@ from collections.abc import Awaitable, Callable
 import anyio
 import structlog
 
-from targon.chain import Axon, Chain, ChainError, SubnetInfo
+from targon.chain import Axon, SubnetInfo
 from targon.engines import Engine, EngineError
 from targon.ledger import Attempt
 from targon.protocol.messages import Dialect, GenerateRequest
 from targon.protocol.primitives import AttemptNumber, Block, Hotkey
 from targon.protocol.tiers import TIERS, Tier
-from targon.verifier.asking import Asker, Moment, attempt_event
+from targon.transport.errands import NotReady
+from targon.verifier.asking import Asker, attempt_event
 from targon.verifier.book import Book
 from targon.verifier.challenges import Challenge, challenge_delay_s, make_challenge
 from targon.verifier.dialects import Offers, dialect_for
 from targon.verifier.journal import Journal
 from targon.verifier.loads import Loads
 from targon.verifier.metrics import VerifierMetrics
+from targon.verifier.moments import Moments
 from targon.verifier.ports import PrivateInputs, PrivateInputUnavailable
 from targon.verifier.retained import Content
 from targon.verifier.settings import VerifierSettings
@@ -46,7 +48,7 @@ class Challenger:
     def __init__(
         self,
         *,
-        chain: Chain,
+        moments: Moments,
         journal: Journal,
         engine: Engine,
         inputs: PrivateInputs,
@@ -58,7 +60,7 @@ class Challenger:
         metrics: VerifierMetrics,
         keep: Callable[[Content], Awaitable[None]],
     ) -> None:
-        self._chain = chain
+        self._moments = moments
         self._journal = journal
         self._engine = engine
         self._inputs = inputs
@@ -80,25 +82,21 @@ class Challenger:
         async with anyio.create_task_group() as group:
             for prover, axon in chosen:
                 delay_s = challenge_delay_s(secret, block, prover, SENDING_SPAN * info.block_seconds)
-                group.start_soon(self._ask, challenges[prover], prover, axon, delay_s, secret, block, info)
+                group.start_soon(self._ask, challenges[prover], prover, axon, delay_s, block)
 
-    async def _log_attempt(
-        self, challenge: Challenge, prover: Hotkey, secret: bytes, block: Block, info: SubnetInfo
-    ) -> GenerateRequest:
-        """The request of a challenge, whose attempt is in the log."""
-        current = await self._chain.block()
-        block_hash = await self._chain.block_hash(current)
+    async def _log_attempt(self, challenge: Challenge, prover: Hotkey, block: Block) -> GenerateRequest:
+        """The request of a challenge, whose attempt is in the log.
+
+        Its moment is what the desk would name just then: a block from another source, asked sooner or later, would
+        tell challenges from inferences.
+
+        Raises:
+            NotReady: as :meth:`Moments.now`.
+        """
         made: list[GenerateRequest] = []
 
         def make(first: int) -> list[Attempt]:
-            moment = Moment(
-                genesis=info.genesis,
-                netuid=info.netuid,
-                block=current,
-                block_hash=block_hash,
-                log_head=self._journal.standings.interval_head,
-                secret=secret,
-            )
+            moment = self._moments.now()
             sampling = challenge.sampling(self._dialect(prover, block, challenge.temperature))
             made.append(
                 self._asker.request(challenge.messages, sampling, prover, AttemptNumber(first), moment)
@@ -141,14 +139,12 @@ class Challenger:
         prover: Hotkey,
         axon: Axon,
         delay_s: float,
-        secret: bytes,
         block: Block,
-        info: SubnetInfo,
     ) -> None:
         await anyio.sleep(delay_s)
         try:
-            request = await self._log_attempt(challenge, prover, secret, block, info)
-        except ChainError as error:
+            request = await self._log_attempt(challenge, prover, block)
+        except NotReady as error:
             logger.warning("challenge_not_sent", prover=prover, kind=type(error).__name__, error=str(error))
             return
         standing = self._journal.standings.prover(request.prover)

@@ -68,7 +68,7 @@ class Inferences:
     ) -> None:
         self._folder = folder
         self._journal = journal
-        self._moments = Moments(chain, journal, secret_of, info, monotonic_s)
+        self.moments = Moments(chain, journal, secret_of, info, monotonic_s)
         self._audits = Audits(journal=journal, engine=engine, asker=asker, book=book, metrics=metrics)
         self._filing = Filing(journal, signer)
         self._profile = profile
@@ -76,7 +76,7 @@ class Inferences:
         self.routes = Routes(journal, offers, loads, engine.identity.name, self._interval_left_s)
         self.desk = Desk(
             journal=journal,
-            moments=self._moments,
+            moments=self.moments,
             offers=offers,
             loads=loads,
             routes=self.routes,
@@ -130,7 +130,7 @@ class Inferences:
         assert self._filing.index is not None  # opened() comes first
         try:
             async with anyio.create_task_group() as group:
-                group.start_soon(self._moments.run)
+                group.start_soon(self.moments.run)
                 group.start_soon(self._audits.run)
                 group.start_soon(self._filing.index.run)
                 self.desk.open()

@@ -163,7 +163,7 @@ class Verifier:
             monotonic_s=monotonic_s,
         )
         self._challenger = Challenger(
-            chain=chain,
+            moments=self._inferences.moments,
             journal=journal,
             engine=engine,
             inputs=inputs,
