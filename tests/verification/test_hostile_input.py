@@ -80,9 +80,9 @@ def honest() -> tuple[GenerateRequest, GenerateResponse, Replayed]:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "from character 0 on: got its end"),
-        ("nonsense", "from character 0 on: got 'nonsense'"),
-        (None, "got '!', expected its end"),
+        ("", "from character 0 on: got 0 characters in all"),
+        ("nonsense", "from character 0 on: got 8 characters in all"),
+        (None, "characters in all, expected"),
     ],
 )
 async def test_a_text_that_the_token_ids_do_not_say_fails(text, said) -> None:

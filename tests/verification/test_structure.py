@@ -83,7 +83,11 @@ async def test_log_probabilities_are_one_per_token_and_never_positive(
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("abcd", None), ("abcx", "from character 3 on: got 'x', expected 'd'"), ("", "got its end, expected")],
+    [
+        ("abcd", None),
+        ("abcx", "from character 3 on: got 4 characters in all, expected 4"),
+        ("", "got 0 characters in all, expected"),
+    ],
 )
 async def test_a_text_is_what_the_token_ids_say(make_request, answer, engine, text, said):
     request = make_request()

@@ -257,3 +257,22 @@ async def test_an_own_inference_is_sent_in_the_block_that_drew_it_or_soon_after(
         await here.desk.withdrawn(errand, "busy")
         with pytest.raises(NobodyFree, match="drew it"):
             await here.desk.take_own(challenge, honest, Block(newest - OWN_LATEST_BLOCKS))
+
+
+async def test_no_words_of_a_provers_about_a_users_request_get_into_the_log(world: World) -> None:
+    async with world.prover("Gossip"), office(world) as here:
+        for code, shown in (
+            ("engine_unavailable", "engine_unavailable"),
+            ("they_asked_for_rain", "isn't ours"),
+        ):
+            errand = await here.take()
+            error = Refused(errand.axon, 503, code, "they asked: why does it rain")
+            assert await here.desk.failed(errand, error) == "prover"
+            verdict = await here.verdict_on(errand)
+            assert shown in verdict.reason
+            assert "asked" not in verdict.reason
+        errand = await here.take()
+        await here.desk.failed(
+            errand, BadResponse(errand.axon, "malformed", "got 'why does it rain', expected JSON")
+        )
+        assert "rain" not in (await here.verdict_on(errand)).reason

@@ -73,8 +73,8 @@ def undelivered(error: TransportError, *, quote: bool = True) -> Undelivered:
     """What an error says of prover and network.
 
     Args:
-        quote: whether its reason may hold words of the prover's. Not where a user asked: a prover could put what the user
-            said into them, and so into the log.
+        quote: whether its reason may hold words of the prover's. Not where a user asked: a prover could put what the
+            user said into them, and so into the log.
     """
     reason = str(error) if quote else _unquoted(error)
     if isinstance(error, Refused):
