@@ -74,7 +74,7 @@ def test_the_commands_do_what_the_readme_says(tmp_path: Path):
         if words[0] in ("status", "why")
     ]
     assert "Bronze" in told[0] or "Silver" in told[0]
-    assert "challenge passed (divergence)" in told[1]
+    assert " passed (divergence)" in told[1]  # a challenge, or an inference of the verifier's own
 
 
 def _cache() -> str:

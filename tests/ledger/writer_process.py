@@ -39,6 +39,8 @@ def kill(process: subprocess.Popen[str]) -> list[Head]:
     """kill -9; returns what it had acknowledged and nobody had read yet."""
     process.kill()
     assert process.stdout is not None
-    rest = process.stdout.read()  # communicate() would leave out what readline() has taken from the pipe already
+    rest = (
+        process.stdout.read()
+    )  # communicate() would leave out what readline() has taken from the pipe already
     process.wait()
     return [acknowledged(line) for line in rest.splitlines(keepends=True) if line.endswith("\n")]

@@ -19,7 +19,7 @@ from targon.transport import Code, NeuronClient, Refusal, SignedRequest, Unreach
 from targon.verification.verdict import NATIVE
 from targon.verifier import dialects
 from targon.verifier.challenges import Challenge
-from targon.verifier.dialects import Offers, dialect_for
+from targon.verifier.dialects import LEAST_BELIEVED, Offers, dialect_for
 from tests.tiny_engine import TinyEngine
 from tests.verifier.conftest import VERIFIER, World
 from tests.verifier.test_verifier import standings_of, steps, verdicts
@@ -136,9 +136,10 @@ async def test_what_a_prover_said_outlives_a_lost_answer_but_not_lasting_silence
     network = Network(alice=("native",))
     await network.at(0)
     network.client.says.clear()
-    for block in range(1, 2 * INTERVAL + 1):
+    believed = max(2 * INTERVAL, LEAST_BELIEVED)
+    for block in range(1, believed + 1):
         assert await network.at(block) == ("native",)
-    assert await network.at(2 * INTERVAL + 1) == ()
+    assert await network.at(believed + 1) == ()
 
 
 async def test_what_was_said_at_another_address_is_not_believed() -> None:

@@ -38,6 +38,10 @@ RETRIES: Final = 12
 BELIEVED: Final = 2
 """Intervals for which a prover's word holds, where it doesn't repeat it."""
 
+LEAST_BELIEVED: Final = 60
+"""Blocks for which it holds at least: where intervals are shortened, one step may outlast two of them, and provers are
+asked by steps."""
+
 
 def dialect_for(
     offered: Collection[Dialect], score: float = 0.0, temperature: float | None = None
@@ -144,5 +148,5 @@ class Offers:
             logger.info("status_unknown", prover=prover, error=f"it says that it is {status.hotkey}")
             return
         word.dialects, word.models, word.capacity = status.dialects, status.models, status.capacity
-        word.until = Block(block + BELIEVED * self._interval)
+        word.until = Block(block + max(BELIEVED * self._interval, LEAST_BELIEVED))
         word.due = Block(block + self._interval)
