@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import structlog
-from sniffio import current_async_library_cvar
 
 ENGINE_START_S = 180.0
 """The first start converts the default model."""
@@ -22,19 +20,6 @@ ENGINE_START_S = 180.0
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """A test that is not async may start a loop of its own, though fixtures that others share keep one: sniffio, which
-    OpenAI's client brings, would say that one is running."""
-    if inspect.iscoroutinefunction(getattr(item, "function", None)):
-        return (yield)
-    token = current_async_library_cvar.set(None)
-    try:
-        return (yield)
-    finally:
-        current_async_library_cvar.reset(token)
 
 
 @pytest.fixture(autouse=True)
