@@ -126,7 +126,7 @@ def _logged(ours: Network) -> Row:
         "inferences in the log",
         answered,
         "answered",
-        note=f"of {delivered} attempts; the rest were under way when wrk stopped, and are withdrawn",
+        note=f"of {delivered} attempts, those under way when wrk stopped included",
     )
 
 
