@@ -76,7 +76,8 @@ def test_an_unsigned_release_is_refused_once_and_the_neuron_goes_on(world: World
     with neuron.kept_running():
         neuron.wait_until("serves", version="1.0.0")
         world.release("v1.1.0", key=None)
-        neuron.wait_until("refuses", logged="release refused")
+        # said before it is noted: who is killed in between says it again
+        neuron.wait_for("notes the refusal", lambda: "v1.1.0" in world.state().refused)
         neuron.kill()
         neuron.wait_until("serves again", version="1.0.0")
         # the signed one that replaces it shows that it looked again meanwhile

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -175,14 +175,22 @@ class Neuron:
 
     def wait_until(self, what: str, *, version: str | None = None, logged: str | None = None) -> None:
         """Wait for a version to serve with no update under way, or for a line of the log."""
-        deadline = time.monotonic() + WAIT_S
-        while time.monotonic() < deadline:
+
+        def holds() -> bool:
             if version is not None and self.says() == version and self.world.state().update is None:
-                return
-            if logged is not None and logged in self.log():
-                return
+                return True
+            return logged is not None and logged in self.log()
+
+        self.wait_for(what, holds)
+
+    def wait_for(self, what: str, holds: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + WAIT_S
+        while not holds():
+            if time.monotonic() > deadline:
+                raise AssertionError(
+                    f"{what}: not within {WAIT_S:g} s. The neuron said:\n{self.log()[-4000:]}"
+                )
             time.sleep(0.05)
-        raise AssertionError(f"{what}: not within {WAIT_S:g} s. The neuron said:\n{self.log()[-4000:]}")
 
     def kill(self) -> None:
         assert self.process is not None
