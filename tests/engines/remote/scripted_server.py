@@ -146,7 +146,7 @@ async def listening(app: web.Application) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def calling(url: str, *, timeout_s: float = 30.0) -> AsyncIterator[Calls]:
+async def calling(url: str, *, timeout_s: float = 30.0, key: str | None = None) -> AsyncIterator[Calls]:
     """What a backend is built on."""
-    async with Web(url) as engine:
+    async with Web(url, key) as engine:
         yield Calls(engine, timeout_s=timeout_s, max_requests=8, max_queue=8)

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from targon.engines.errors import EngineBusy, EngineUnavailable, TaskRefused
+from targon.engines.errors import EngineBusy, EngineError, EngineUnavailable, TaskRefused
 from targon.engines.remote.backend import Chunk, Prompt
 from targon.engines.remote.openai import OpenAiBackend
 from targon.protocol.messages import ChatMessage, Sampling
@@ -133,6 +133,14 @@ async def test_an_answer_by_status_is_the_fault_of_whom_it_says(
         with pytest.raises(expected, match="so it is") as caught:
             await generated(backend)
     assert caught.type is expected
+
+
+@pytest.mark.parametrize("code", [400, 429, 500])
+async def test_an_error_in_a_stream_never_repeats_our_key(code: int) -> None:
+    script = {ROUTE: [stream({"error": {"message": "no sk-31415926 here", "code": code}})]}
+    async with serving(script) as server, calling(server.url, key="sk-31415926") as calls:
+        with pytest.raises(EngineError, match=r"no \(the key\) here"):
+            await generated(OpenAiBackend(calls, encode))
 
 
 async def test_an_answer_that_is_filtered_is_no_answer() -> None:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -13,81 +10,31 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from targon.engines.errors import EngineBusy, EngineUnavailable, TaskRefused
-from targon.engines.remote.backend import Chunk, Prompt, PromptLogprobs
 from targon.engines.remote.calls import Calls
-from targon.engines.remote.sglang import GrowingAnswer, SglangBackend, _Answer
+from targon.engines.remote.sglang import SglangBackend
+from targon.engines.remote.sglang_answers import Answer as SglangAnswer
+from targon.engines.remote.sglang_answers import GrowingAnswer
 from targon.engines.sampler_arguments import sampler_arguments
 from targon.engines.sglang_plugin import PROCESSOR
-from targon.protocol.messages import ChatMessage, Sampling
+from targon.protocol.messages import Sampling
 from targon.protocol.primitives import TokenId
 from tests.engines.tasks import task
 
-from .scripted_server import Answer, Asked, ScriptedServer, calling, serving, stream, whole
+from .scripted_server import Answer, Asked, calling, serving, stream, whole
+from .scripted_sglang import (
+    DRAWN,
+    GREEDY,
+    MESSAGES,
+    ROUTE,
+    answering,
+    entries,
+    events,
+    generated,
+    meta,
+    scripted,
+)
 
 pytestmark = pytest.mark.anyio
-
-ROUTE = "POST /generate"
-MESSAGES = (ChatMessage(role="user", content="Hello"),)
-PROMPT = Prompt(MESSAGES, "Hello", (1, 15, 16))
-GREEDY = task(dialect="greedy", temperature=0.0, max_tokens=4).sampling
-DRAWN = task(max_tokens=4).sampling
-LOWEST = -3.4028234663852886e38
-
-
-def meta(asked: Asked, total: int, *, finish: object = None, prompt_tokens: int = 3, **more: object) -> Any:
-    return {
-        "id": asked.body["rid"],
-        "finish_reason": finish,
-        "prompt_tokens": prompt_tokens,
-        "completion_tokens": total,
-        "weight_version": "default",
-        **more,
-    }
-
-
-def entries(ids: list[int]) -> list[Any]:
-    """Log-probabilities that tell which token they are of."""
-    return [[-id_ / 100, id_, None] for id_ in ids]
-
-
-def answering(
-    ids: list[int], *, incremental: bool = False, step: int = 1, finish: object = None
-) -> Callable[[Asked], Answer]:
-    """A stream of an answer, so many tokens an event, as SGLang gives it by default or incrementally."""
-
-    def answer(asked: Asked) -> Answer:
-        return stream(*events(asked, ids, incremental=incremental, step=step, finish=finish))
-
-    return answer
-
-
-def events(asked: Asked, ids: list[int], *, incremental: bool, step: int, finish: object = None) -> list[Any]:
-    found, logprobs, top = [], asked.body["return_logprob"], asked.body["top_logprobs_num"]
-    for seen in range(0, len(ids), step):
-        total = min(seen + step, len(ids))
-        part = ids[seen if incremental else 0 : total]
-        more: dict[str, Any] = {}
-        if logprobs:
-            more["output_token_logprobs"] = entries(part)
-            more["output_token_logprobs_length"] = total
-        if logprobs and top:
-            more["output_top_logprobs"] = [entries([id_, id_ + 1]) for id_ in part]
-        ended = (finish or {"type": "length", "length": total}) if total == len(ids) else None
-        text = "".join(f"<{id_}>" for id_ in part)
-        found.append(
-            {"text": text, "output_ids": part, "meta_info": meta(asked, total, finish=ended, **more)}
-        )
-    return found
-
-
-@asynccontextmanager
-async def scripted(*answers: Any) -> AsyncIterator[tuple[SglangBackend, ScriptedServer]]:
-    async with serving({ROUTE: answers}) as server, calling(server.url) as calls:
-        yield SglangBackend(calls), server
-
-
-async def generated(backend: SglangBackend, sampling: Sampling = GREEDY, *, top: int = 0) -> list[Chunk]:
-    return [chunk async for chunk in backend.generate("m", PROMPT, sampling, 2**63 + 5, top=top)]
 
 
 async def sent(sampling: Sampling) -> Any:
@@ -166,7 +113,7 @@ def test_whatever_the_tokens_and_the_steps_nothing_is_lost_or_doubled(
     growing = GrowingAnswer(_NOWHERE, top=2, logprobs=True)
     chunks = []
     for event in events(asked, ids, incremental=incremental, step=step):
-        answer = _Answer.model_validate(event)
+        answer = SglangAnswer.model_validate(event)
         assert answer.meta_info is not None
         chunks.append(growing.add(answer, answer.meta_info))
     assert [id_ for chunk in chunks for id_ in chunk.token_ids] == ids
@@ -281,117 +228,6 @@ async def test_log_probabilities_after_temperature_or_a_processor_are_none(
     async with scripted(answering([7, 8])) as (backend, _):
         chunks = await generated(backend, sampling)
     assert [math.isfinite(value) for chunk in chunks for value in chunk.logprobs] == [known] * 2
-
-
-def scored(
-    ids: list[int], *, own: Any = None, lists: Any = None, width: int = 2, **more: Any
-) -> Callable[[Asked], Answer]:
-    """The scores of given tokens, each of which is the second of its list, behind token 50."""
-    own = [[None, ids[0], None], *entries(ids[1:])] if own is None else own
-    if lists is None:
-        lists = [None, *([[-0.001, 50, None], [-id_ / 100, id_, None]][:width] for id_ in ids[1:])]
-
-    def answer(asked: Asked) -> Answer:
-        found = meta(asked, 1, finish={"type": "length", "length": 1}, prompt_tokens=len(ids))
-        found |= {"input_token_logprobs": own}
-        if lists:
-            found["input_top_logprobs"] = lists
-        return whole({"text": "x", "output_ids": [3], "meta_info": found, "prompt_token_ids": ids} | more)
-
-    return answer
-
-
-async def scores(answer: Any, ids: tuple[int, ...] = (5, 6, 7), *, top: int = 2) -> PromptLogprobs:
-    async with scripted(answer) as (backend, server):
-        found = await backend.prompt_logprobs("m", ids, top)
-    body = server.requests[0].body
-    assert (body["input_ids"], body["logprob_start_len"], body["top_logprobs_num"]) == (list(ids), 0, top)
-    assert found.answer == body["rid"]
-    return found
-
-
-async def test_given_tokens_are_scored_with_the_likelier_ones_and_their_ranks() -> None:
-    found = await scores(scored([5, 6, 7]))
-    assert found.token_ids.tolist() == [6, 7]
-    assert found.logprobs.tolist() == pytest.approx([-0.06, -0.07])
-    assert found.ranks.tolist() == [1, 1]
-    assert found.top_ids.tolist() == [[50, 6], [50, 7]]
-    assert found.top_logprobs[0].tolist() == pytest.approx([-0.001, -0.06])
-
-
-async def test_a_token_that_is_not_listed_ranks_behind_the_list() -> None:
-    found = await scores(scored([5, 6, 7], width=1), top=1)
-    assert found.ranks.tolist() == [1, 1]
-    assert found.top_ids.tolist() == [[50], [50]]
-
-
-async def test_without_lists_there_are_none() -> None:
-    found = await scores(scored([5, 6, 7], lists=[]), top=0)
-    assert found.top_ids.shape == (2, 0)
-    assert found.ranks.tolist() == [0, 0]
-
-
-@pytest.mark.parametrize("lowest", [None, LOWEST])
-async def test_minus_infinity_is_read_in_either_way_of_writing_it(lowest: float | None) -> None:
-    own = [[None, 5, None], [lowest, 6, None]]
-    lists = [None, [[-0.001, 50, None], [lowest, 51, None]]]
-    found = await scores(scored([5, 6], own=own, lists=lists), (5, 6))
-    assert found.logprobs.tolist() == [-math.inf]
-    assert found.top_logprobs[0, 1] == -math.inf
-    assert found.ranks.tolist() == [2]
-
-
-async def test_the_last_id_of_the_vocabulary_is_known_though_it_is_written_as_0() -> None:
-    own = [[None, 5, None], [-0.6, 0, None], [-0.2, 6, None]]
-    found = await scores(scored([5, 60, 6], own=own), (5, 60, 6))
-    assert found.token_ids.tolist() == [60, 6]
-    assert found.ranks.tolist() == [1, 1]
-
-
-@pytest.mark.parametrize(
-    ("answer", "words"),
-    [
-        (scored([5, 6], prompt_token_ids=None), "got scores of 2 tokens, expected 3"),
-        (scored([5, 6, 8], prompt_token_ids=[5, 6, 8]), "at position 2 got [8], expected [7]"),
-        (scored([5, 6, 8], prompt_token_ids=None), "at position 2 got [8], expected [7]"),
-        (scored([5, 6, 7], own=[[None, 5, None], [-1.0, 6, None]]), "got log-probabilities of 2 tokens"),
-        (scored([5, 6, 7], own=entries([5, 6, 7])), "of which the first has none"),
-        (
-            scored([5, 6, 7], own=[[None, 5, None], [-1.0, 0, None], [-1.0, 7, None]]),
-            "at position 1 got [0, 7]",
-        ),
-        (scored([5, 6, 7], own=[[None, 5, None], [-1.0, 6, None], [-1.0, 0, None]]), "at position 2 got [0]"),
-        (scored([5, 6, 7], lists=[None, [[-0.1, 6, None]]]), "and 2 lists of likely ones"),
-        (scored([5, 6, 7], width=1), "got 1 likely tokens at position 1, expected 2"),
-        (scored([5, 6, 7], lists=[None, None, None]), "got 0 likely tokens at position 1, expected 2"),
-    ],
-)
-async def test_scores_that_are_cut_short_or_of_other_tokens_are_the_engines_failure(
-    answer: Any, words: str
-) -> None:
-    with pytest.raises(EngineUnavailable, match=re.escape(words)):
-        await scores(answer)
-
-
-async def test_an_engine_without_prompt_log_probabilities_can_be_no_reference() -> None:
-    with pytest.raises(TaskRefused, match="it can't be a reference"):
-        await scores(scored([5, 6, 7], own=[]))
-    async with scripted(scored([5, 6, 7])) as (backend, server):
-        with pytest.raises(TaskRefused, match="never the whole vocabulary"):
-            await backend.prompt_logprobs("m", (5, 6, 7), -1)
-    assert server.requests == []
-
-
-async def test_what_was_likely_under_the_protocols_sampler_is_found_by_scoring_the_answer() -> None:
-    answers = (answering([7, 2], finish={"type": "stop", "matched": 2}), scored([*PROMPT.token_ids, 7, 2]))
-    async with scripted(*answers) as (backend, server):
-        (chunk,) = await generated(backend, DRAWN, top=2)
-    assert server.requests[1].body["input_ids"] == [*PROMPT.token_ids, 7, 2]
-    assert "custom_logit_processor" not in server.requests[1].body
-    assert (chunk.token_ids, chunk.text, chunk.ended) == ((7, 2), "<7><2>", "stop")
-    assert [sorted(row) for row in chunk.top] == [[7, 50], [2, 50]]
-    assert chunk.logprobs == pytest.approx((-0.07, -0.02))
-    assert (chunk.prompt_tokens, chunk.completion_tokens) == (3, 2)
 
 
 @pytest.mark.parametrize("prefix", ["/", "/get_"])

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import ClassVar, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from targon.engines.errors import TaskRefused
 from targon.protocol.messages import ChatMessage, Sampling
 from targon.protocol.primitives import TokenId
 
@@ -144,3 +145,18 @@ class Backend(Protocol):
             TaskRefused: if the engine can't.
         """
         ...
+
+
+class ScoresNothing:
+    """What backends share whose engines can't say what would have been likely in place of given tokens."""
+
+    unscored: ClassVar[str]
+    """What the engine doesn't tell, as a sentence."""
+
+    async def prompt_logprobs(
+        self,
+        model: str,  # noqa: ARG002
+        token_ids: Sequence[TokenId],  # noqa: ARG002
+        top: int,  # noqa: ARG002
+    ) -> PromptLogprobs:
+        raise TaskRefused(f"{self.unscored}: it can serve a prover, but be no reference")

@@ -168,6 +168,19 @@ class Calls:
         words = self._without_key(what.encode(errors="replace")).decode()
         raise EngineUnavailable(f"engine at {self.url}: {_printable(words, MAX_WORDS)}")
 
+    def fail_midway(self, status: int | str | None, words: str) -> NoReturn:
+        """Say whose fault an error in the middle of an answer is; by HTTP's statuses, where the engine names one."""
+        words = _printable(self._without_key(words.encode(errors="replace")).decode(), QUOTED)
+        self._blame(status, words)
+        self.fail(f"it failed in the middle of an answer: {words}")
+
+    def _blame(self, status: int | str | None, words: str, how: str = "") -> None:
+        """Raises if an error isn't the engine's, but of the request, or of how many there are."""
+        if status in (400, 413, 422):
+            raise TaskRefused(f"the engine at {self.url} refuses this request{how}: {words}")
+        if status in (429, 503):
+            raise EngineBusy(f"engine at {self.url}: it has no room now{how}: {words}")
+
     def _without_key(self, data: bytes) -> bytes:
         """What an engine says, if it repeats our own key."""
         return data.replace(self._key.encode(), b"(the key)") if self._key else data
@@ -229,10 +242,7 @@ class Calls:
 
     def _refused(self, route: str, status: int, data: bytes) -> NoReturn:
         words = _words(self._without_key(data))
-        if status in (400, 413, 422):
-            raise TaskRefused(f"the engine at {self.url} refuses this request (HTTP {status}): {words}")
-        if status in (429, 503):
-            raise EngineBusy(f"engine at {self.url}: it has no room now (HTTP {status}): {words}")
+        self._blame(status, words, f" (HTTP {status})")
         if status in (401, 403):
             raise _Refused(
                 f"engine at {self.url}: it wants another key (HTTP {status}); put the right one into "

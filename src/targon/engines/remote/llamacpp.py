@@ -18,7 +18,7 @@ from pydantic import Field
 
 from targon.engines.chat import turns
 from targon.engines.errors import TaskRefused
-from targon.engines.remote.backend import Chunk, Ended, Prompt, PromptLogprobs, Served
+from targon.engines.remote.backend import Chunk, Ended, Prompt, ScoresNothing, Served
 from targon.engines.remote.calls import Calls, Part
 from targon.protocol.messages import ChatMessage, Sampling
 from targon.protocol.primitives import TokenId
@@ -102,10 +102,11 @@ _OFF: Final[dict[str, Any]] = {
 """What the server does to logits unless it is told not to."""
 
 
-class LlamaCppBackend:
+class LlamaCppBackend(ScoresNothing):
     """llama.cpp's server."""
 
     kind = "llama.cpp"
+    unscored = "llama.cpp's server reports no log-probabilities of given tokens"
 
     def __init__(self, calls: Calls) -> None:
         self._calls = calls
@@ -194,17 +195,6 @@ class LlamaCppBackend:
         if event.truncated:
             self._calls.fail("it cut the prompt short to make it fit; give it a larger context (-c)")
         return event
-
-    async def prompt_logprobs(
-        self,
-        model: str,  # noqa: ARG002
-        token_ids: Sequence[TokenId],  # noqa: ARG002
-        top: int,  # noqa: ARG002
-    ) -> PromptLogprobs:
-        raise TaskRefused(
-            "llama.cpp's server reports no log-probabilities of given tokens: it can serve a prover, but be no "
-            "reference"
-        )
 
 
 def _slot_context(props: dict[str, Any]) -> int | None:

@@ -8,13 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from typing import Annotated, Any, Final, NoReturn
+from typing import Annotated, Any, Final
 
 from pydantic import Field
 
 from targon.engines.chat import turns
-from targon.engines.errors import EngineBusy, TaskRefused
-from targon.engines.remote.backend import Chunk, Ended, Prompt, PromptLogprobs, Served
+from targon.engines.errors import TaskRefused
+from targon.engines.remote.backend import Chunk, Ended, Prompt, ScoresNothing, Served
 from targon.engines.remote.calls import Calls, Part
 from targon.protocol.messages import ChatMessage, Sampling
 from targon.protocol.primitives import TokenId
@@ -54,7 +54,7 @@ _ENDED: Final[dict[str, Ended]] = {"stop": "stop", "length": "length"}
 _ROUTE: Final = "/v1/chat/completions"
 
 
-class OpenAiBackend:
+class OpenAiBackend(ScoresNothing):
     """A plain OpenAI endpoint, which gives text: its token ids are those of the model folder's tokenizer.
 
     They need not be the ones that were drawn: each piece of text is encoded for itself, and a text can be written
@@ -67,6 +67,7 @@ class OpenAiBackend:
     """
 
     kind = "openai"
+    unscored = "a plain OpenAI endpoint scores no given tokens"
 
     def __init__(self, calls: Calls, encode: Callable[[str], tuple[TokenId, ...]]) -> None:
         self._calls = calls
@@ -112,19 +113,9 @@ class OpenAiBackend:
                 left -= len(chunk.token_ids)
                 yield chunk
 
-    async def prompt_logprobs(
-        self,
-        model: str,  # noqa: ARG002
-        token_ids: Sequence[TokenId],  # noqa: ARG002
-        top: int,  # noqa: ARG002
-    ) -> PromptLogprobs:
-        raise TaskRefused(
-            "a plain OpenAI endpoint scores no given tokens: it can serve a prover, but be no reference"
-        )
-
     def _chunk(self, event: _Event, model: str) -> Chunk:
         if event.error is not None:
-            self._failed(event.error)
+            self._calls.fail_midway(event.error.code, event.error.message)
         said = event.model
         if said is not None and said.startswith(model):
             said = model  # names of models are short for those of their revisions
@@ -140,14 +131,6 @@ class OpenAiBackend:
             ended=None if choice.finish_reason is None else _ENDED[choice.finish_reason],
             model=said,
         )
-
-    def _failed(self, error: _Failure) -> NoReturn:
-        """Whose fault an error in the middle of a stream is; by HTTP's statuses, where it names one."""
-        if error.code in (400, 413, 422):
-            raise TaskRefused(f"the engine at {self._calls.url} refuses this request: {error.message}")
-        if error.code in (429, 503):
-            raise EngineBusy(f"engine at {self._calls.url}: it has no room now: {error.message}")
-        self._calls.fail(f"it failed in the middle of an answer: {error.message}")
 
 
 def _sampler(sampling: Sampling, run_key: int) -> dict[str, Any]:

@@ -10,20 +10,19 @@ started with ``--enable-deterministic-inference``.
 
 from __future__ import annotations
 
-import math
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from typing import Annotated, Any, Final, NoReturn, TypeVar
+from typing import Annotated, Any, Final
 from uuid import uuid4
 
-import numpy as np
 from pydantic import Field
 
 from targon.engines.chat import turns
-from targon.engines.errors import EngineBusy, TaskRefused
+from targon.engines.errors import TaskRefused
 from targon.engines.remote.answers import difference, most_events
-from targon.engines.remote.backend import Chunk, Ended, Prompt, PromptLogprobs, Served
+from targon.engines.remote.backend import Chunk, Prompt, PromptLogprobs, Served
 from targon.engines.remote.calls import Calls, Part
+from targon.engines.remote.sglang_answers import ENDED, Answer, GrowingAnswer, Meta, scores
 from targon.engines.sampler_arguments import sampler_arguments
 from targon.engines.sglang_plugin import PROCESSOR
 from targon.protocol.messages import ChatMessage, Sampling
@@ -39,47 +38,7 @@ class _Models(Part):
     data: Annotated[tuple[_Model, ...], Field(min_length=1)]
 
 
-_Entry = tuple[float | None, TokenId, str | None]
-"""Log-probability, token id, and its text where that was asked for."""
-_List = tuple[_Entry, ...]
-
-
-class _Finish(Part):
-    type: str
-    message: str = ""
-    status_code: int | None = None
-
-
-class _Meta(Part):
-    id: str
-    finish_reason: _Finish | None = None
-    prompt_tokens: int | None = None
-    completion_tokens: int = 0
-    output_token_logprobs: _List = ()
-    output_top_logprobs: tuple[_List | None, ...] = ()
-    input_token_logprobs: _List = ()
-    input_top_logprobs: tuple[_List | None, ...] = ()
-
-
-class _Failure(Part):
-    message: str = ""
-    code: int | None = None
-
-
-class _Answer(Part):
-    """A whole answer, or one event of a stream."""
-
-    text: str = ""
-    output_ids: tuple[TokenId, ...] = ()
-    prompt_token_ids: tuple[TokenId, ...] | None = None
-    meta_info: _Meta | None = None
-    error: _Failure | None = None
-
-
-_ENDED: Final[dict[str, Ended]] = {"stop": "stop", "length": "length"}
 _ROUTE: Final = "/generate"
-_LOWEST: Final = -3e38
-"""SGLang writes a log-probability of minus infinity as the lowest float32."""
 _PLAIN: Final[dict[str, Any]] = {
     "temperature": 0.0,
     "top_p": 1.0,
@@ -90,8 +49,6 @@ _PLAIN: Final[dict[str, Any]] = {
     "presence_penalty": 0.0,
 }
 """All of them, since a server may have been started with other defaults."""
-
-T = TypeVar("T")
 
 
 class SglangBackend:
@@ -159,7 +116,7 @@ class SglangBackend:
             "top_logprobs_num": top,
             "return_prompt_token_ids": True,
         }
-        answer = await self._calls.post(_ROUTE, body, _Answer)
+        answer = await self._calls.post(_ROUTE, body, Answer)
         meta = self._meta(answer, rid)
         if not meta.input_token_logprobs:
             raise TaskRefused(
@@ -167,7 +124,7 @@ class SglangBackend:
                 f"{len(token_ids)}; it can't be a reference"
             )
         self._check_read(answer, meta, tuple(token_ids))
-        return _scores(self._calls, tuple(token_ids), meta, top)
+        return scores(self._calls, tuple(token_ids), meta, top)
 
     async def _stream(
         self, prompt: Prompt, sampling: Sampling, run_key: int, top: int
@@ -184,7 +141,7 @@ class SglangBackend:
         growing = GrowingAnswer(self._calls, top if logprobs else 0, logprobs=logprobs)
         async with aclosing(self._calls.events(_ROUTE, body)) as events:
             async for data in events:
-                event = self._calls.parse(_Answer, data, _ROUTE)
+                event = self._calls.parse(Answer, data, _ROUTE)
                 yield growing.add(event, self._meta(event, rid))
 
     async def _scored(self, model: str, prompt: Prompt, sampling: Sampling, run_key: int, top: int) -> Chunk:
@@ -213,10 +170,10 @@ class SglangBackend:
             completion_tokens=parts[-1].completion_tokens if parts else None,
         )
 
-    def _meta(self, answer: _Answer, rid: str) -> _Meta:
+    def _meta(self, answer: Answer, rid: str) -> Meta:
         """What the engine says of an answer. Raises what an error in its place means."""
         if answer.error is not None:
-            self._failed(answer.error.code, answer.error.message)
+            self._calls.fail_midway(answer.error.code, answer.error.message)
         meta = answer.meta_info
         if meta is None:
             self._calls.fail(
@@ -226,19 +183,11 @@ class SglangBackend:
             self._calls.fail(
                 f"got the answer to request {meta.id!r}, expected that to {rid!r}: it is another's"
             )
-        if meta.finish_reason is not None and meta.finish_reason.type not in _ENDED:
-            self._failed(meta.finish_reason.status_code, meta.finish_reason.message)
+        if meta.finish_reason is not None and meta.finish_reason.type not in ENDED:
+            self._calls.fail_midway(meta.finish_reason.status_code, meta.finish_reason.message)
         return meta
 
-    def _failed(self, status: int | None, words: str) -> NoReturn:
-        """Whose fault an error in an answer that has begun is; by HTTP's statuses."""
-        if status in (400, 413, 422):
-            raise TaskRefused(f"the engine at {self._calls.url} refuses this request: {words}")
-        if status in (429, 503):
-            raise EngineBusy(f"engine at {self._calls.url}: it has no room now: {words}")
-        self._calls.fail(f"it failed in the middle of an answer: {words}")
-
-    def _check_read(self, answer: _Answer, meta: _Meta, sent: tuple[TokenId, ...]) -> None:
+    def _check_read(self, answer: Answer, meta: Meta, sent: tuple[TokenId, ...]) -> None:
         read = answer.prompt_token_ids
         if read is not None and read != sent:
             self._calls.fail(f"it read other tokens than it was sent: {difference(read, sent)}")
@@ -254,75 +203,6 @@ class SglangBackend:
             if isinstance(answer, dict):
                 return answer
         return {}
-
-
-class GrowingAnswer:
-    """What each event of a stream adds to an answer.
-
-    Lists are either whole or hold only what is new; ``completion_tokens`` counts all in both cases, and tells which.
-
-    Args:
-        top: how many of the most likely tokens were asked for.
-        logprobs: whether log-probabilities were.
-    """
-
-    def __init__(self, calls: Calls, top: int = 0, *, logprobs: bool = False) -> None:
-        self._calls = calls
-        self._top = top
-        self._logprobs = logprobs
-        self._ids: list[TokenId] = []
-        self._letters = 0
-
-    def add(self, event: _Answer, meta: _Meta) -> Chunk:
-        """The next event. Raises ``EngineUnavailable`` if it doesn't follow on those before."""
-        seen, total = len(self._ids), meta.completion_tokens
-        if total < seen:
-            self._calls.fail(
-                f"got {total} tokens, expected the {seen} that it had streamed already, and more"
-            )
-        whole = len(event.output_ids) == total
-        if whole and list(event.output_ids[:seen]) != self._ids:
-            self._calls.fail(
-                "got an event with other tokens than those before it: it belongs to another request"
-            )
-        new = self._new("token ids", event.output_ids, total)
-        logprobs = self._own(new, meta) if self._logprobs else (math.nan,) * len(new)
-        top = self._likely(meta) if self._top else ()
-        text = event.text[self._letters :] if whole and seen else event.text
-        self._ids += new
-        self._letters += len(text)
-        finish = meta.finish_reason
-        return Chunk(
-            token_ids=new,
-            logprobs=logprobs,
-            text=text,
-            top=top,
-            ended=None if finish is None else _ENDED[finish.type],
-            prompt_tokens=meta.prompt_tokens,
-            completion_tokens=total,
-        )
-
-    def _new(self, what: str, values: tuple[T, ...], total: int) -> tuple[T, ...]:
-        """What is new of a list."""
-        seen = len(self._ids)
-        if len(values) not in (total, total - seen):
-            self._calls.fail(
-                f"got {len(values)} {what} in an event, expected {total} or the {total - seen} new ones: its answer "
-                "was cut short, or belongs to another request"
-            )
-        return values[seen:] if len(values) == total else values
-
-    def _own(self, new: tuple[TokenId, ...], meta: _Meta) -> tuple[float, ...]:
-        entries = self._new("log-probabilities", meta.output_token_logprobs, meta.completion_tokens)
-        if tuple(id_ for _, id_, _ in entries) != new:
-            self._calls.fail(
-                "got log-probabilities of other tokens than it streamed: they are another request's"
-            )
-        return tuple(math.nan if value is None else _unclamped(value) for value, _, _ in entries)
-
-    def _likely(self, meta: _Meta) -> tuple[dict[TokenId, float], ...]:
-        rows = self._new("lists of likely tokens", meta.output_top_logprobs, meta.completion_tokens)
-        return tuple({id_: _or_lowest(value) for value, id_, _ in row or ()} for row in rows)
 
 
 def _sampler(sampling: Sampling, run_key: int) -> dict[str, Any]:
@@ -356,60 +236,6 @@ def _is_plain(sampling: Sampling) -> bool:
     return sampling.dialect != "targon/1" and sampling.temperature in (0.0, 1.0)
 
 
-def _scores(calls: Calls, sent: tuple[TokenId, ...], meta: _Meta, top: int) -> PromptLogprobs:
-    """What stands in ``meta_info``, as arrays."""
-    own, rows = meta.input_token_logprobs, meta.input_top_logprobs if top else (None,) * len(sent)
-    if len(own) != len(sent) or len(rows) != len(sent) or own[0][0] is not None:
-        calls.fail(
-            f"got log-probabilities of {len(own)} tokens and {len(rows)} lists of likely ones, expected {len(sent)} "
-            "of both, of which the first has none: its answer was cut short"
-        )
-    _check_ids(calls, sent, own, rows)
-    count = len(sent) - 1
-    top_ids, top_logprobs = np.empty((count, top), np.int32), np.empty((count, top), np.float32)
-    logprobs, ranks = np.empty(count, np.float32), np.empty(count, np.int32)
-    for place, (token_id, entry, row) in enumerate(zip(sent[1:], own[1:], rows[1:], strict=True)):
-        order = sorted((-_or_lowest(value), id_) for value, id_, _ in row or ())
-        if len(order) != top:
-            calls.fail(
-                f"got {len(order)} likely tokens at position {place + 1}, expected {top}: its answer was cut short"
-            )
-        top_ids[place] = [id_ for _, id_ in order]
-        top_logprobs[place] = [-value for value, _ in order]
-        logprobs[place] = _or_lowest(entry[0])
-        ranks[place] = _rank(token_id, order)
-    return PromptLogprobs(np.array(sent[1:], np.int64), logprobs, ranks, top_ids, top_logprobs, meta.id)
-
-
-def _check_ids(calls: Calls, sent: tuple[TokenId, ...], own: _List, rows: tuple[_List | None, ...]) -> None:
-    """SGLang writes 0 for the last id of the vocabulary (it takes that for padding), which is no other token's."""
-    read = tuple(id_ for _, id_, _ in own)
-    if read == sent:
-        return
-    last = max(sent)
-    listed = max((id_ for row in rows for _, id_, _ in row or ()), default=0)
-    if listed > last or read != tuple(TokenId(0) if id_ == last else id_ for id_ in sent):
-        calls.fail(
-            f"got log-probabilities of other tokens than it was sent: {difference(read, sent)}: its answer was cut "
-            "short, or belongs to another request"
-        )
-
-
-def _rank(token_id: TokenId, order: list[tuple[float, TokenId]]) -> int:
-    """How many of the listed tokens are more likely; all of them, if this one isn't listed."""
-    own = next((value for value, id_ in order if id_ == token_id), None)
-    return len(order) if own is None else sum(value < own for value, _ in order)
-
-
 def _ids(answer: object) -> tuple[TokenId, ...] | None:
     tokens = answer.get("tokens") if isinstance(answer, dict) else None
     return tuple(map(TokenId, tokens)) if isinstance(tokens, list) else None
-
-
-def _or_lowest(value: float | None) -> float:
-    """JSON has no word for minus infinity."""
-    return -math.inf if value is None else _unclamped(value)
-
-
-def _unclamped(value: float) -> float:
-    return -math.inf if value <= _LOWEST else value

@@ -19,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from targon.engines.chat import turns
 from targon.engines.errors import EngineBusy, TaskRefused
 from targon.engines.remote.answers import difference
-from targon.engines.remote.backend import Chunk, Ended, Prompt, PromptLogprobs, Served
+from targon.engines.remote.backend import Chunk, Ended, Prompt, ScoresNothing, Served
 from targon.engines.remote.calls import Calls, Part
 from targon.protocol.messages import ChatMessage, Sampling
 from targon.protocol.primitives import TokenId
@@ -78,13 +78,21 @@ _READ: Final = TypeAdapter(tuple[_Read, ...])
 _ENDED: Final[dict[str, Ended]] = {"eos_token": "stop", "length": "length"}
 _ROUTE: Final = "/generate_stream"
 _WHOLE: Final = "/generate"
-_THE_ASKERS: Final = ("validation", "template_error", "missing_template_variable", "tool_error")
+_STATUSES: Final = {
+    "validation": 422,
+    "template_error": 422,
+    "missing_template_variable": 422,
+    "tool_error": 422,
+    "overloaded": 429,
+}
+"""As which kinds of error the router would answer, had it not begun a stream; any other is the engine's failure."""
 
 
-class TgiBackend:
+class TgiBackend(ScoresNothing):
     """Text Generation Inference."""
 
     kind = "tgi"
+    unscored = "TGI reports how likely given tokens are, but not which would have been likelier"
 
     def __init__(self, calls: Calls) -> None:
         self._calls = calls
@@ -138,17 +146,6 @@ class TgiBackend:
             async for data in events:
                 yield self._chunk(self._calls.parse(_Event, data, _ROUTE), plain=plain)
 
-    async def prompt_logprobs(
-        self,
-        model: str,  # noqa: ARG002
-        token_ids: Sequence[TokenId],  # noqa: ARG002
-        top: int,  # noqa: ARG002
-    ) -> PromptLogprobs:
-        raise TaskRefused(
-            "TGI reports how likely given tokens are, but not which would have been likelier: it can serve a prover, "
-            "but be no reference"
-        )
-
     async def prefill_logprobs(self, text: str) -> tuple[tuple[TokenId, float | None], ...]:
         """The tokens of a text as the engine reads it, its own additions included, each with its log-probability.
 
@@ -160,7 +157,8 @@ class TgiBackend:
 
     def _chunk(self, event: _Event, *, plain: bool) -> Chunk:
         if event.error is not None:
-            self._failed(event.error, event.error_type)
+            kind = event.error_type
+            self._calls.fail_midway(_STATUSES.get(kind), f"{event.error} ({kind or 'no reason given'})")
         if event.token is None:
             self._calls.fail("got an event of its answer without a token, expected one in each")
         token, details = event.token, event.details
@@ -178,14 +176,6 @@ class TgiBackend:
             prompt_tokens=None if details is None else details.input_length,
             completion_tokens=None if details is None else details.generated_tokens,
         )
-
-    def _failed(self, words: str, kind: str) -> NoReturn:
-        """Whose fault an error in the middle of a stream is."""
-        if kind in _THE_ASKERS:
-            raise TaskRefused(f"the engine at {self._calls.url} refuses this request ({kind}): {words}")
-        if kind == "overloaded":
-            raise EngineBusy(f"engine at {self._calls.url}: it has no room now: {words}")
-        self._calls.fail(f"it failed in the middle of an answer ({kind or 'for no reason given'}): {words}")
 
     async def _inputs(self, prompt: Prompt) -> str:
         """The text that the engine reads as the prompt's tokens."""
