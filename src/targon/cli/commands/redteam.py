@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +22,7 @@ from targon.verification import Calibration, CalibrationError, find_calibration
 
 if TYPE_CHECKING:
     from targon.redteam import Attack, Bench, Matrix, Organic
+    from targon.redteam.bench import Tell
 
 COMPLETIONS = 80
 QUICK_COMPLETIONS = 12
@@ -84,16 +87,13 @@ class RedteamCommand(Options):
         from targon.redteam.matrix import STREAMS
         from targon.redteam.streams import MOST_TOKENS
 
-        with progress_bar() as progress:
-            task = progress.add_task("", total=None)
+        with _shown() as tell:
             matrix = await run_bench(
                 bench,
                 attacks,
                 self._calibration_of,
                 clock=time.perf_counter,
-                tell=lambda what, done, total: progress.update(
-                    task, description=what, completed=done, total=total
-                ),
+                tell=tell,
                 honest_files=self.honest,
                 streams=QUICK_STREAMS if self.quick else STREAMS,
                 most_tokens=QUICK_TOKENS if self.quick else MOST_TOKENS,
@@ -105,16 +105,13 @@ class RedteamCommand(Options):
         from targon.redteam.organic import MOST
         from targon.redteam.organic_run import ORGANIC_STREAMS
 
-        with progress_bar() as progress:
-            task = progress.add_task("", total=None)
+        with _shown() as tell:
             organic = await run_organic(
                 bench,
                 attacks,
                 self._calibration_of,
                 clock=time.perf_counter,
-                tell=lambda what, done, total: progress.update(
-                    task, description=what, completed=done, total=total
-                ),
+                tell=tell,
                 honest_files=self.honest,
                 streams=QUICK_LIVES if self.quick else ORGANIC_STREAMS,
                 most=QUICK_REQUESTS if self.quick else MOST,
@@ -129,10 +126,7 @@ class RedteamCommand(Options):
         table = table_of_organic(organic) + "\n"
         (self.out / "organic.md").write_text(table, "utf-8")
         sys.stdout.write(f"{table}\nWritten to {self.out}: organic.json and organic.md.\n")
-        convicted = organic.false_convictions
-        if convicted:
-            sys.stderr.write(f"targon: honest provers were convicted: {', '.join(convicted)}\n")
-        return 1 if convicted else 0
+        return _exit_code(organic.false_convictions)
 
     def _calibration_of(self, reference: ModelIdentity) -> Calibration:
         try:
@@ -153,8 +147,24 @@ class RedteamCommand(Options):
             sys.stderr.write(
                 "targon: no picture was drawn: it needs matplotlib (pip install 'targon[charts]')\n"
             )
-        convicted = matrix.false_convictions
         sys.stdout.write(f"Written to {self.out}: open {self.out / 'redteam.html'} in a browser.\n")
-        if convicted:
-            sys.stderr.write(f"targon: honest provers were convicted: {', '.join(convicted)}\n")
-        return 1 if convicted else 0
+        return _exit_code(matrix.false_convictions)
+
+
+@contextmanager
+def _shown() -> Iterator[Tell]:
+    """Where a run says how far it is: what it does now, how much of that is done, and of how much."""
+    with progress_bar() as progress:
+        task = progress.add_task("", total=None)
+
+        def tell(what: str, done: int, total: int) -> None:
+            progress.update(task, description=what, completed=done, total=total)
+
+        yield tell
+
+
+def _exit_code(convicted: Sequence[str]) -> int:
+    """1, and who they are, where honest provers were convicted."""
+    if convicted:
+        sys.stderr.write(f"targon: honest provers were convicted: {', '.join(convicted)}\n")
+    return 1 if convicted else 0
