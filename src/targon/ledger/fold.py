@@ -98,6 +98,11 @@ class Standings:
         """Inferences that were answered and await the verdict of their audit, by number."""
         return MappingProxyType(self._s.under_audit)
 
+    @property
+    def audits_wait_since(self) -> Block | None:
+        """The block that the oldest of :attr:`under_audit` was asked for in; None: nothing waits."""
+        return min((attempt.block for attempt in self._s.under_audit.values()), default=None)
+
     def attempt(self, number: int) -> Attempt | None:
         """An attempt that awaits its verdict; None if there is none of that number."""
         return self._s.open_attempts.get(number) or self._s.under_audit.get(number)

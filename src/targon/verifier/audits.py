@@ -1,12 +1,12 @@
 """Inferences that were drawn for an audit, judged beside the steps.
 
 They are judged in no order that anybody could foresee, a few at a time: the reference engine has challenges as well. An
-audit is nobody's to lose: what is awaited stands in the log, and what was said is kept until then.
+audit is nobody's to lose: what is awaited stands in the log, and what was said is kept until then. Where the engine
+can't follow, no inference is taken until it has caught up (:mod:`targon.verifier.backlog`).
 """
 
 from __future__ import annotations
 
-import random
 from typing import Final
 
 import anyio
@@ -15,8 +15,10 @@ import structlog
 from targon.engines import Engine, EngineError
 from targon.protocol.primitives import Hotkey
 from targon.protocol.tiers import TIERS, Tier
+from targon.transport.errands import NotReady
 from targon.verification import Judgement
 from targon.verifier.asking import Asker
+from targon.verifier.backlog import Backlog
 from targon.verifier.book import Book
 from targon.verifier.delivery import inconclusive_delivery
 from targon.verifier.journal import Journal
@@ -27,6 +29,8 @@ AT_ONCE: Final = 2
 """Audits that are judged at the same time."""
 RETRY_S: Final = 5.0
 """Pause while the reference engine is away."""
+BEHIND_RETRY_S: Final = 60.0
+"""What users are told to wait while audits wait for too long: to catch up takes minutes."""
 
 logger = structlog.get_logger(__name__)
 
@@ -49,27 +53,56 @@ class Audits:
         self._book = book
         self._metrics = metrics
         self._retained: Retained | None = None
-        self._waiting: list[int] = []
-        self._order = random.SystemRandom()
+        self._backlog = Backlog()
+        self._behind = False
         self._ready = anyio.Semaphore(0)
 
     async def resume(self, retained: Retained) -> None:
         """Take up what an earlier run left; what it kept of others is deleted."""
         self._retained = retained
-        left = list(self._journal.standings.under_audit)
+        left = self._journal.standings.under_audit
         await retained.forget_all_but(left)
-        for attempt in left:
-            self.add(attempt)
+        for attempt in sorted(left, key=lambda each: left[each].block):
+            self.add(attempt, left[attempt].block)
+        self._look()
 
     async def keep(self, content: Content, *, own: bool) -> None:
         """Keep an answer whose audit is about to be logged, or one to a challenge."""
         assert self._retained is not None  # the desk opens after it
         await self._retained.keep(content, own=own)
 
-    def add(self, attempt: int) -> None:
-        """An inference awaits its audit: its answer is kept, and the log says so."""
-        self._waiting.append(attempt)
+    def add(self, attempt: int, block: int) -> None:
+        """An inference, asked for in a block, awaits its audit: its answer is kept, and the log says so."""
+        self._backlog.add(attempt, block)
         self._ready.release()
+
+    def check_room(self) -> None:
+        """Whether another inference could be audited.
+
+        Raises:
+            NotReady: while audits wait for too long, and until enough of them were judged.
+        """
+        if self._look():
+            self._metrics.turned_away_behind()
+            raise NotReady(
+                f"{len(self._backlog)} answers wait to be verified, the oldest for {self._age()} blocks: no request is "
+                "taken until enough of them were; try again",
+                BEHIND_RETRY_S,
+            )
+
+    def _age(self) -> int:
+        return self._backlog.age(self._journal.standings.block)
+
+    def _look(self) -> bool:
+        """Whether the verifier is behind with its audits. That this has changed is logged."""
+        behind = self._backlog.behind(self._journal.standings.block)
+        if behind != self._behind:
+            self._behind = behind
+            self._metrics.behind(behind)
+            tell = logger.warning if behind else logger.info
+            word = "audits_behind" if behind else "audits_caught_up"
+            tell(word, waiting=len(self._backlog), oldest_blocks=self._age())
+        return behind
 
     async def run(self) -> None:
         """Judge what comes, for ever."""
@@ -80,16 +113,15 @@ class Audits:
     async def _work(self) -> None:
         while True:
             await self._ready.acquire()
-            place = self._order.randrange(len(self._waiting))
-            self._waiting[place], self._waiting[-1] = self._waiting[-1], self._waiting[place]
-            await self._audit(self._waiting.pop())
+            await self._until_the_engine_works()
+            await self._audit(self._backlog.take(self._journal.standings.block))
+            self._look()
 
     async def _audit(self, attempt: int) -> None:
         assert self._retained is not None
         asked = self._journal.standings.under_audit.get(attempt)
         if asked is None:
             return
-        await self._until_the_engine_works()
         judgement: Judgement | None = None
         try:
             content = await self._retained.get(attempt)

@@ -150,6 +150,7 @@ class Desk:
         Raises:
             NobodyFree, UnknownModel, Unservable, NotReady: nothing was logged.
         """
+        self._audits.check_room()
         if order.model != self._identity.name:
             raise UnknownModel(order.model, (self._identity.name,))
         check_order(order)
@@ -184,6 +185,7 @@ class Desk:
         Raises:
             NobodyFree, NotReady: nothing was logged; it is also too late, by blocks, to send it.
         """
+        self._audits.check_room()
         await self._moments.reached(due)
         taken: list[tuple[_Out, Attempt]] = []
 
@@ -308,7 +310,7 @@ class Desk:
         self._ended(out, "answered")
         self._loads.answered(prover)
         if out.audited:
-            self._audits.add(number)
+            self._audits.add(number, request.block)
         return Settled(errand.receipt_id, record.seq, record.hash)
 
     async def _keep(self, content: Content, out: _Out) -> None:

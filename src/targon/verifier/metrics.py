@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -73,6 +73,16 @@ class VerifierMetrics:
             "Users' requests that no prover could take.",
             registry=registry,
         )
+        self._turned_away_behind = Counter(
+            "targon_verifier_turned_away_behind",
+            "Inferences that were not taken because audits waited for too long.",
+            registry=registry,
+        )
+        self._behind = Gauge(
+            "targon_verifier_audits_behind",
+            "1 while audits wait for too long, and no inference is taken.",
+            registry=registry,
+        )
         self._seconds = Histogram(
             "targon_verifier_step_seconds",
             "From a block's step's begin to its close.",
@@ -106,6 +116,14 @@ class VerifierMetrics:
     def turned_away(self) -> None:
         """Count a user's request that no prover could take."""
         self._turned_away.inc()
+
+    def turned_away_behind(self) -> None:
+        """Count an inference that was not taken because audits waited for too long."""
+        self._turned_away_behind.inc()
+
+    def behind(self, behind: bool) -> None:
+        """Show whether audits wait for too long."""
+        self._behind.set(behind)
 
     @contextmanager
     def bound(self) -> Iterator[None]:
@@ -185,6 +203,7 @@ class _LogCollector(Collector):
             ("log_released", "Records of the log that may be published.", standings.released),
             ("open_attempts", "Attempts without a verdict.", len(standings.open_attempts)),
             ("under_audit", "Inferences that await the verdict of their audit.", len(standings.under_audit)),
+            ("audit_age_blocks", "Blocks since the oldest of them was asked for.", self._audit_age()),
             ("anchored_interval", "The newest interval whose head stands on chain.", standings.anchored),
             ("weights_age_blocks", "Blocks since weights were set last.", self._weights_age()),
         ]
@@ -201,6 +220,11 @@ class _LogCollector(Collector):
                 if value is not None
             ),
         ]
+
+    def _audit_age(self) -> int:
+        """0 where nothing waits."""
+        since = self._journal.standings.audits_wait_since
+        return 0 if since is None else max(0, self._watch.block - since)
 
     def _weights_age(self) -> int | None:
         """None, and not shown, where none were ever set."""

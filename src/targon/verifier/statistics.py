@@ -47,6 +47,8 @@ def statistics(standings: Standings) -> dict[str, float]:
         "under_audit": len(standings.under_audit),
         "verified_tokens": sum(prover.verified_tokens for prover in provers),
     }
+    if standings.audits_wait_since is not None:
+        found["audit_age_blocks"] = max(0, standings.block - standings.audits_wait_since)
     if attempts:
         found["success_rate"] = round(passed / attempts, 4)
     if scores:

@@ -92,6 +92,12 @@ async def _status(path: Path | None, options: VerifierOptions) -> None:
         weight = 0 if prover.uid is None else known.get(prover.uid, 0)
         table.add_row(*_row(prover, weight), *([_native(prover)] if native else []), _last(prover))
     console.print(table)
+    if standings.audits_wait_since is not None:
+        waiting, age = len(standings.under_audit), standings.block - standings.audits_wait_since
+        console.print(
+            f"{waiting} {'answer awaits its' if waiting == 1 else 'answers await their'} audit, "
+            f"the oldest for {max(0, age)} blocks."
+        )
     if isinstance(weights, NoWeights):
         console.print(f"No weights would be set: {weights.reason}.")
     console.print("targon why UID explains a line.", style="dim")
