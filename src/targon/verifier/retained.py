@@ -2,8 +2,9 @@
 
 The log holds digests alone. An answer that is drawn for an audit is needed until it is judged, over a crash too; so it
 is kept here, encrypted, before the log says that there is one. With its verdict a user's is deleted. Of the verifier's
-own work (challenges, and inferences that it sent itself; nobody's secret once they were sent) the newest ``OWN_KEPT``
-stay, for whoever checks an exported log on an engine of their own.
+own work (challenges, and inferences that it sent itself; nobody's secret once they were sent) the answers of the last
+``OWN_BLOCKS`` stay, as far as ``OWN_BYTES`` hold them: until the log that tells of them is released and exported, for
+whoever checks it on an engine of their own.
 """
 
 from __future__ import annotations
@@ -25,11 +26,17 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from pydantic import Field
 
 from targon.protocol.messages import GenerateRequest, GenerateResponse, Message
+from targon.protocol.primitives import Block
+from targon.protocol.schedule import INTERVAL_BLOCKS
 
 T = TypeVar("T")
 
-OWN_KEPT: Final = 2_000
-"""Answers to the verifier's own work that stay, newest first: a few megabytes."""
+OWN_BLOCKS: Final = 8 * INTERVAL_BLOCKS
+"""How long answers to the verifier's own work stay, by the blocks that requests name: an interval is released an
+interval or two after its end, and later where weights are committed to first."""
+OWN_BYTES: Final = 1 << 28
+"""What they may take, sealed; the oldest go first. A long one takes about 5 KB: those of ten challenges a block and
+of the own inferences to 256 provers fit."""
 KEY_BYTES: Final = 32
 NONCE_BYTES: Final = 12
 BUSY_TIMEOUT_S: Final = 10.0
@@ -41,6 +48,9 @@ _TABLE: Final = """
 CREATE TABLE IF NOT EXISTS content
  (attempt INTEGER PRIMARY KEY, own INTEGER NOT NULL, sealed BLOB NOT NULL) STRICT
 """
+_INDEX: Final = "CREATE INDEX IF NOT EXISTS own_content ON content (attempt) WHERE own = 1"
+_OWN_SIZE: Final = "SELECT COALESCE(SUM(LENGTH(sealed)), 0) FROM content WHERE own = 1"
+_OLDEST: Final = "SELECT attempt, sealed FROM content WHERE own = 1 ORDER BY attempt LIMIT 1"
 
 
 class ContentUnreadable(Exception):
@@ -79,6 +89,10 @@ class Retained:
         self._db = connection
         self._cipher = AESGCM(key)
         self._lock = threading.Lock()
+        self._own_bytes = 0
+        """What the verifier's own takes, sealed."""
+        self._oldest: Block | None = None
+        """The block that the oldest of it names; None: it has yet to be read."""
 
     @classmethod
     def open(cls, folder: Path, *, read_only: bool = False) -> Self:
@@ -105,7 +119,11 @@ class Retained:
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute("PRAGMA secure_delete = ON")
             connection.execute(_TABLE)
-        return cls(connection, key)
+            connection.execute(_INDEX)
+        retained = cls(connection, key)
+        if not read_only:
+            retained._own_bytes = connection.execute(_OWN_SIZE).fetchone()[0]
+        return retained
 
     def close(self) -> None:
         self._db.close()
@@ -121,7 +139,9 @@ class Retained:
         """
         attempt = content.request.attempt_number
         try:
-            await self._in_thread(lambda: self._keep(attempt, self._seal(attempt, content), own))
+            await self._in_thread(
+                lambda: self._keep(attempt, self._seal(attempt, content), content.request.block, own)
+            )
         except sqlite3.Error as error:
             raise ContentUnwritten(f"{FILE}: {error}; look at its disk") from error
 
@@ -171,14 +191,28 @@ class Retained:
             content = self._opened(attempt, sealed)
             yield Kept(attempt, content.request, content.response)
 
-    def _keep(self, attempt: int, sealed: bytes, own: bool) -> None:
+    def _keep(self, attempt: int, sealed: bytes, block: Block, own: bool) -> None:
+        if own:
+            again = "SELECT COALESCE(SUM(LENGTH(sealed)), 0) FROM content WHERE own = 1 AND attempt = ?"
+            self._own_bytes += len(sealed) - self._db.execute(again, (attempt,)).fetchone()[0]
         self._db.execute("INSERT OR REPLACE INTO content VALUES (?, ?, ?)", (attempt, int(own), sealed))
         if own:
-            self._db.execute(
-                "DELETE FROM content WHERE own = 1 AND attempt <= "
-                "(SELECT attempt FROM content WHERE own = 1 ORDER BY attempt DESC LIMIT 1 OFFSET ?)",
-                (OWN_KEPT,),
-            )
+            self._drop_old(block)
+
+    def _drop_old(self, now: Block) -> None:
+        """Delete of the verifier's own what is too old, and the oldest of what is too much."""
+        while self._own_bytes > OWN_BYTES or self._oldest is None or self._oldest < now - OWN_BLOCKS:
+            attempt, sealed = self._db.execute(_OLDEST).fetchone()
+            if self._own_bytes <= OWN_BYTES:
+                try:
+                    self._oldest = self._opened(attempt, sealed).request.block
+                except ContentUnreadable:
+                    self._oldest = now  # whoever reads it is told; it goes when there is too much
+                if self._oldest >= now - OWN_BLOCKS:
+                    return
+            self._db.execute("DELETE FROM content WHERE attempt = ?", (attempt,))
+            self._own_bytes -= len(sealed)
+            self._oldest = None
 
     def _seal(self, attempt: int, content: Content) -> bytes:
         nonce = secrets.token_bytes(NONCE_BYTES)
