@@ -17,7 +17,9 @@ from targon.audit import Exporter, Report, Wanted
 from targon.audit.chances import Chance
 from targon.ledger import (
     Answered,
+    Attempt,
     BlocksSkipped,
+    CalibrationAdopted,
     Event,
     HeadAnchored,
     IntervalClosed,
@@ -34,6 +36,7 @@ from targon.ledger import (
 )
 from targon.ledger.port import EMPTY, Head
 from targon.protocol import draws, routing
+from targon.protocol.messages import Receipt
 from targon.protocol.primitives import Block, Hotkey, Interval, Uid
 from targon.verification import EvidenceState
 from tests.audit.world import PROVERS, VERIFIER, Published, a_log
@@ -111,6 +114,55 @@ async def test_a_verdict_with_the_receipt_of_somebody_or_something_else_is_named
         return event.model_copy(update={"receipt": event.receipt.model_copy(update={"body": body})})
 
     assert "receipt" in kinds(await audited(judged(life, launder), tmp_path))
+
+
+async def test_an_answer_from_another_model_than_the_log_tells_of_is_named(
+    life: Life, tmp_path: Path
+) -> None:
+    events = events_of(life)
+    number = next(at for at, event in enumerate(events) if isinstance(event, Answered))
+    event = events[number]
+    assert isinstance(event, Answered)
+    body = event.receipt.body.model_copy(update={"model_digest": "ee" * 32})
+    receipt = event.receipt.model_copy(update={"body": body})
+    events[number] = event.model_copy(update={"receipt": receipt})
+    report = await audited(events, tmp_path)
+    assert [(fault.kind, fault.where) for fault in report.faults.kept] == [("receipt", f"record {number}")]
+    assert "digest eeeeeeeeeeee…" in report.faults.kept[0].got
+    assert "cdcdcdcdcdcd…" in report.faults.kept[0].expected
+
+
+async def test_from_a_new_calibration_on_receipts_name_its_model(life: Life, tmp_path: Path) -> None:
+    def renewed(receipt: Receipt) -> Receipt:
+        body = receipt.body.model_copy(update={"model_digest": "ee" * 32})
+        return receipt.model_copy(update={"body": body})
+
+    made: list[Event] = []
+    for event in events_of(life):
+        if isinstance(event, CalibrationAdopted):
+            event = event.model_copy(update={"model_digest": "ee" * 32})
+        elif isinstance(event, Answered | Verdict) and event.receipt is not None:
+            event = event.model_copy(update={"receipt": renewed(event.receipt)})
+        made.append(event)
+    assert "receipt" not in kinds(await audited(made, tmp_path))
+
+
+async def test_receipts_of_an_unknown_model_are_but_noted_where_nothing_is_earned(
+    life: Life, tmp_path: Path
+) -> None:
+    events = events_of(life)
+    number, event = next(
+        (at, event) for at, event in enumerate(events) if isinstance(event, Answered) and not event.audited
+    )
+    body = event.receipt.body.model_copy(update={"model_digest": "ee" * 32})
+    receipt = event.receipt.model_copy(update={"body": body})
+    events[number] = event.model_copy(update={"receipt": receipt})
+    asked = events[event.attempt]
+    assert isinstance(asked, Attempt)
+    events[event.attempt] = asked.model_copy(update={"counted": False})
+    report = await audited(events, tmp_path)
+    assert "receipt" not in kinds(report)
+    assert any(note.startswith("1 receipts of work that earns nothing") for note in report.notes)
 
 
 @pytest.mark.parametrize(

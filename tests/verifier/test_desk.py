@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import anyio
 import pytest
 
+from targon.engines import ModelIdentity
 from targon.ledger import Answered, Attempt, SqliteLog, Standings, Verdict, Withdrawn
 from targon.protocol import draws, routing
 from targon.protocol.audits import OWN_LATEST_BLOCKS, is_drawn
 from targon.protocol.keys import public_key
-from targon.protocol.primitives import AttemptNumber, Block, Hotkey
+from targon.protocol.primitives import AttemptNumber, Block, Digest, Hotkey
 from targon.transport import Answer, BadResponse, Disconnected, Refused, TransportError
 from targon.transport.errands import (
     AnswerRefused,
@@ -28,6 +30,14 @@ from tests.verifier.conftest import MASTER_SECRET, World
 from tests.verifier.office import office, order, own_inferences, routed
 
 pytestmark = pytest.mark.anyio
+
+
+class OfAnotherModel(TinyEngine):
+    """Draws the same tokens, and says that its model is another."""
+
+    @property
+    def identity(self) -> ModelIdentity:
+        return replace(super().identity, model_digest=Digest("e" * 64))
 
 
 async def test_an_answer_is_acknowledged_once_the_log_holds_its_receipt(world: World) -> None:
@@ -114,6 +124,24 @@ async def test_an_answer_for_another_request_is_refused_and_charged(world: World
         verdict = await here.verdict_on(two)
         await here.desk.answered(one, answer)
     assert (verdict.outcome, verdict.method, verdict.replied) == ("fail", "structure", True)
+
+
+async def test_an_answer_of_another_model_is_refused_and_charged_asked_by_users_or_not(world: World) -> None:
+    async with world.prover("Other", OfAnotherModel()), office(world) as here:
+        errand = await here.take()
+        answer = await here.send(errand)
+        with pytest.raises(AnswerRefused, match="names a model with digest e"):
+            await here.desk.answered(errand, answer)
+        verdict = await here.verdict_on(errand)
+        events = await here.events_until(
+            lambda events: any(
+                isinstance(e, Verdict) and getattr(events[e.attempt], "purpose", "") == "challenge"
+                for e in events
+            )
+        )
+    assert (verdict.outcome, verdict.method, verdict.replied) == ("fail", "structure", True)
+    verdicts = [event for event in events if isinstance(event, Verdict)]
+    assert {(each.outcome, each.method, each.receipt) for each in verdicts} == {("fail", "structure", None)}
 
 
 async def test_text_that_is_not_what_the_token_ids_say_is_refused_and_charged(world: World) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import replace
 
 import pytest
 
 from targon.ledger import Answered, Attempt, Withdrawn
 from targon.protocol import countersignatures
+from targon.protocol.primitives import Digest
 from targon.transport.errands import (
     NotReady,
 )
 from targon.verifier.retained import FILE
+from tests.tiny_engine import TinyEngine
 from tests.verifier.conftest import World
 from tests.verifier.office import SECRET_WORDS, office, order
 
@@ -103,6 +106,24 @@ async def test_an_audit_goes_on_after_a_restart_from_what_was_kept(world: World)
         async with office(world) as again:
             verdict = await again.verdict_on(errand)
     assert verdict.outcome == "pass", verdict.reason
+
+
+async def test_an_answer_of_the_model_that_was_changed_meanwhile_charges_nobody(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world.prover("Honest"):
+        async with office(world) as here:
+            monkeypatch.setattr(here.desk._audits, "_engine", TinyEngine(down=True))
+            while True:
+                errand, settled = await here.serve()
+                if await here.is_audited(settled):
+                    break
+        changed = replace(TinyEngine().identity, model_digest=Digest("e" * 64))
+        monkeypatch.setattr(TinyEngine, "identity", changed)
+        async with office(world) as again:
+            verdict = await again.verdict_on(errand)
+    assert (verdict.outcome, verdict.evidence_after) == ("inconclusive", None)
+    assert "runs another model now" in verdict.reason
 
 
 async def test_an_audit_whose_content_was_lost_charges_nobody(world: World) -> None:

@@ -21,6 +21,7 @@ from targon.ledger import (
     GENESIS_HASH,
     Answered,
     Attempt,
+    CalibrationAdopted,
     InvalidHistory,
     LogOpened,
     RoutesSet,
@@ -108,6 +109,7 @@ class Folding:
         self._commits_unchecked = 0
         self._before: dict[str, Callable[[int, Any], None]] = {
             "log_opened": self._log_opened,
+            "calibration_adopted": self._calibration_adopted,
             "attempt": self._attempt,
             "answered": self._answered,
             "verdict": self._verdict,
@@ -200,7 +202,11 @@ class Folding:
                 f"that of {signed[2]} on subnet {signed[1]} of {signed[0][:12]}…, who signed it",
             )
         self._judging.network = (event.genesis, str(event.netuid), event.verifier)
+        self._judging.models = {model.name: model.model_digest for model in event.models}
         self._wanted.interval_blocks = event.profile.interval_blocks
+
+    def _calibration_adopted(self, _: int, event: CalibrationAdopted) -> None:
+        self._judging.models[event.model] = event.model_digest
 
     def _interval_opened(self, seq: int, event: Any) -> None:  # noqa: ANN401 - of its kind
         self._bounds.interval_opened(seq, event)
@@ -323,6 +329,10 @@ class Folding:
         drawing.add_up()
         tell_of_chances(drawing, report)
         self._waiting.tell(standings, report)
+        if self._judging.unknown:
+            report.notes.append(
+                f"{self._judging.unknown} receipts of work that earns nothing name a model that the log doesn't tell of"
+            )
         for seq, interval in self._openings.items():
             if (head := self._wanted.records.get(seq)) is not None:
                 self._wanted.heads[head] = interval

@@ -25,10 +25,14 @@ class Judging:
 
     Attributes:
         network: genesis, netuid and verifier, as the log was opened for them.
+        models: what each model's digest is by the log, since it was opened, or since its newest calibration.
+        unknown: receipts of work that earns nothing, which name a model that the log doesn't tell of.
     """
 
     def __init__(self, standings: Standings, faults: Faults) -> None:
         self.network: tuple[str, str, str] | None = None
+        self.models: dict[str, str] = {}
+        self.unknown = 0
         self._standings = standings
         self._faults = faults
         self._thresholds: dict[Hotkey, float] = {}
@@ -66,9 +70,16 @@ class Judging:
     # -- what is looked at -----------------------------------------------------------------------------
 
     def receipt(
-        self, seq: int, number: int, attempt: Attempt | LeanAttempt, body: ReceiptBody | LeanBody
+        self,
+        seq: int,
+        number: int,
+        attempt: Attempt | LeanAttempt,
+        body: ReceiptBody | LeanBody,
+        *,
+        earns: bool = True,
     ) -> None:
-        """A receipt must name this verifier on its network, the attempt, who was asked, and for what."""
+        """A receipt must name this verifier on its network, the attempt, who was asked, and for what; where the answer
+        earns something, also the model as the log tells of it."""
         got = (body.genesis, str(body.netuid), body.verifier)
         if got != self.network:
             self._faults.add(
@@ -86,12 +97,30 @@ class Judging:
                 f"one of {attempt.prover} for attempt {number}, model {attempt.model}, with the digest of its request",
             )
 
+        if body.model_digest != self.models.get(attempt.model):
+            self._model(seq, attempt, body, earns=earns)
+
+    def _model(
+        self, seq: int, attempt: Attempt | LeanAttempt, body: ReceiptBody | LeanBody, *, earns: bool
+    ) -> None:
+        """A verifier without a calibration tells of no new model; but nothing earns anything with it."""
+        if not earns or not attempt.counted or attempt.dialect not in COUNTED_DIALECTS:
+            self.unknown += 1
+            return
+        known = self.models.get(attempt.model)
+        self._faults.add(
+            "receipt",
+            seq,
+            f"a receipt for model {attempt.model} with digest {body.model_digest[:12]}…",
+            "one for a model that the log tells of" if known is None else f"{known[:12]}…, as the log tells",
+        )
+
     def verdict(self, seq: int, event: Verdict, attempt: Attempt | LeanAttempt) -> None:
         """What a verdict says must follow from something."""
         number = event.attempt
         _, least = self._least.pop(number, (None, 0.0))
         if event.receipt is not None:
-            self.receipt(seq, number, attempt, event.receipt.body)
+            self.receipt(seq, number, attempt, event.receipt.body, earns=event.outcome == "pass")
         if not attempt.counted or attempt.dialect not in COUNTED_DIALECTS:
             return
         proven = event.receipt is not None and event.observed is not None and event.evidence_after is not None

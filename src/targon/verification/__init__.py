@@ -49,7 +49,7 @@ from targon.verification.recheck import RecheckBounds, recheck
 from targon.verification.shipped import find_calibration
 from targon.verification.similarity import Embedder, judge_similarity
 from targon.verification.statements import statement_fault
-from targon.verification.structure import check_form, check_structure
+from targon.verification.structure import check_form, check_model, check_structure
 from targon.verification.verdict import Verdict, failed, inconclusive, reason_about
 
 __all__ = [
@@ -79,6 +79,7 @@ __all__ = [
     "check_answer",
     "check_divergence",
     "check_form",
+    "check_model",
     "check_structure",
     "check_unaided",
     "divergence_verdict",

@@ -14,6 +14,8 @@ Then what needs the model's vocabulary and tokenizer (:func:`check_structure`):
 7. a stop string ended the answer if and only if the text holds one, and the last token completed it;
 8. the text is what the token ids say.
 
+And for whoever was promised a model (:func:`check_model`): the receipt names that model's digest.
+
 The text proves nothing, for it is not signed: it can only be wrong. What rests on the tokenizer counts
 against a prover only if the reference engine says, afterwards, that it is still the one that it was.
 """
@@ -26,6 +28,7 @@ from targon.engines import Engine, ModelIdentity
 from targon.protocol import receipts
 from targon.protocol.errors import ProtocolError
 from targon.protocol.messages import Completion, GenerateRequest, GenerateResponse
+from targon.protocol.primitives import Digest
 from targon.protocol.text import stop_position
 from targon.verification.deadline import within
 from targon.verification.verdict import Verdict, failed
@@ -73,6 +76,18 @@ async def check_structure(
     if failure is not None:
         await within(deadline_s, engine.check)
     return failure
+
+
+def check_model(response: GenerateResponse, promised: Digest) -> Verdict | None:
+    """The failure of an answer whose receipt names another model than was promised, or None.
+
+    Args:
+        promised: digest of the model that the request means by its name.
+    """
+    named = response.receipt.body.model_digest
+    if named == promised:
+        return None
+    return failed(METHOD, f"the receipt names a model with digest {named}, expected {promised}")
 
 
 def _check_counts(request: GenerateRequest, completion: Completion) -> Verdict | None:

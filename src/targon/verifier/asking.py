@@ -17,7 +17,7 @@ from targon.protocol.keys import Signer, public_key
 from targon.protocol.messages import ChatMessage, GenerateRequest, Sampling
 from targon.protocol.primitives import AttemptNumber, Block, Digest, Hotkey, u64_hex
 from targon.transport import NeuronClient
-from targon.verification import Calibration, Embedder, Judgement, judge
+from targon.verification import Calibration, Embedder, Judgement, check_model, judge
 from targon.verifier.canary import Canary
 from targon.verifier.delivery import Undelivered, deliver, inconclusive_delivery
 from targon.verifier.dialects import Offers
@@ -141,16 +141,20 @@ class Asker:
             counted: as its attempt says.
         """
         request, response = content.request, content.response
-        judgement = await judge(
-            request,
-            response,
-            self._engine,
-            calibration=self._calibration,
-            similarity_threshold=similarity_threshold,
-            deadline_s=JUDGE_TIMEOUT_S,
-            embedder=self._embedder,
-            counted=counted,
-        )
+        other = check_model(response, self._engine.identity.model_digest)
+        if other is not None:
+            judgement = Judgement(other)
+        else:
+            judgement = await judge(
+                request,
+                response,
+                self._engine,
+                calibration=self._calibration,
+                similarity_threshold=similarity_threshold,
+                deadline_s=JUDGE_TIMEOUT_S,
+                embedder=self._embedder,
+                counted=counted,
+            )
         found = judgement.verdict
         verdict = Verdict(
             attempt=request.attempt_number,

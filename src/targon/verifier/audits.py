@@ -16,7 +16,7 @@ from targon.engines import Engine, EngineError
 from targon.protocol.primitives import Hotkey
 from targon.protocol.tiers import TIERS, Tier
 from targon.transport.errands import NotReady
-from targon.verification import Judgement
+from targon.verification import Judgement, check_model
 from targon.verifier.asking import Asker
 from targon.verifier.backlog import Backlog
 from targon.verifier.book import Book
@@ -130,6 +130,10 @@ class Audits:
             content = None
         if content is None:
             why = "the verifier has lost the answer that it was to judge"
+            verdict = inconclusive_delivery(attempt, asked.dialect, why, replied=True)
+        elif check_model(content.response, self._engine.identity.model_digest) is not None:
+            # it named the right one when it was given out, else it would not have been
+            why = "the verifier runs another model now than when this was answered"
             verdict = inconclusive_delivery(attempt, asked.dialect, why, replied=True)
         else:
             standing = self._journal.standings.prover(asked.prover)

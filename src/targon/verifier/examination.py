@@ -1,12 +1,12 @@
-"""What is looked at in every answer before a user may have it: its form, its receipt, and that its text is what its
-token ids say."""
+"""What is looked at in every answer before a user may have it: its form, its receipt, that it names the promised
+model, and that its text is what its token ids say."""
 
 from __future__ import annotations
 
 from targon.engines import Engine, EngineError
 from targon.ledger import Verdict
 from targon.protocol.messages import GenerateRequest, GenerateResponse
-from targon.verification import check_form, check_structure
+from targon.verification import check_form, check_model, check_structure
 
 TIMEOUT_S = 5.0
 """Seconds that the reference engine's tokenizer has: a user is waiting."""
@@ -28,6 +28,7 @@ class Examination:
             failure = await check_structure(request, response, self._engine, deadline_s=TIMEOUT_S)
         except EngineError:
             failure = check_form(request, response)
+        failure = failure or check_model(response, self._engine.identity.model_digest)
         if failure is None:
             return None
         return Verdict(
