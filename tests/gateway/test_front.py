@@ -269,7 +269,8 @@ async def test_a_client_that_stops_reading_is_cut_off_and_costs_no_more_than_buf
 
     pieces = [step for _ in range(3000) for step in (count, delta("x" * 10_000, 1))]
     script = Script(pieces=pieces)
-    async with a_front(tmp_path, script, limits=replace(LIMITS, write_stall_s=0.5)) as world:
+    limits, bounds = replace(LIMITS, write_stall_s=0.5), Bounds(left_s=0.0)
+    async with a_front(tmp_path, script, limits=limits, bounds=bounds) as world:
         raw = socket.socket()
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         raw.connect(("127.0.0.1", world.port))

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from targon.gateway.accounts import Account, Bucket, Need
+from targon.gateway.api import Bounds
 from targon.gateway.errors import KeyFileBroken, NoSuchKey
 from targon.gateway.keyring import KeyRing, require
 from targon.gateway.keys import DAY_S, Allowed, Key, KeyFile, Usage, digest_of, looks_like_a_key
@@ -273,7 +274,7 @@ async def test_what_was_used_is_in_the_file_when_the_gateway_has_ended(tmp_path)
 
 async def test_who_leaves_pays_for_what_had_come(tmp_path):
     script = Script(pieces=[*HELLO, anyio.sleep_forever])
-    async with a_front(tmp_path, script) as world, world.client() as client:
+    async with a_front(tmp_path, script, bounds=Bounds(left_s=0.2)) as world, world.client() as client:
         stream = await client.chat.completions.create(model=MODEL, messages=HI, stream=True)
         async for chunk in stream:
             if chunk.choices[0].delta.content == "lo":

@@ -10,6 +10,7 @@ import openai
 import pytest
 from anyio.to_thread import run_sync
 
+from targon.gateway.api import Bounds
 from targon.gateway.errors import ServiceFailed
 from targon.protocol.messages import GenerateRequest, GenerateResponse
 from targon.protocol.receipts import check
@@ -364,7 +365,7 @@ async def test_a_client_that_gives_up_waiting_is_hung_up_on_at_the_prover(tmp_pa
 
 async def test_a_client_that_leaves_a_stream_is_hung_up_on_at_the_prover(tmp_path):
     script = Script(pieces=[*HELLO, anyio.sleep_forever])
-    async with a_front(tmp_path, script) as world, world.client() as client:
+    async with a_front(tmp_path, script, bounds=Bounds(left_s=0.2)) as world, world.client() as client:
         stream = await client.chat.completions.create(model=MODEL, messages=HI, stream=True)
         async for chunk in stream:
             if chunk.choices[0].delta.content == "lo":

@@ -93,6 +93,7 @@ class Answering:
                     self._ended[place] = piece
                 else:
                     self._receipts[place] = piece.receipt_id
+                    self._exchange.begun = True
 
     async def _pass_on(self, place: int, writer: ChunkWriter, send: Send, limits: Headers) -> None:
         async with aclosing(self._orders.fulfil(self._request.orders[place])) as pieces:
@@ -118,6 +119,7 @@ class Answering:
         self, place: int, receipt_id: Digest, writer: ChunkWriter, send: Send, limits: Headers
     ) -> None:
         self._receipts[place] = receipt_id
+        self._exchange.begun = True
         if len(self._receipts) < self._count:
             return
         header = _receipt_header([self._receipts[one] for one in range(self._count)])

@@ -55,6 +55,8 @@ class Exchange:
     account: Account | None = None
     status: int = 0
     """Of the reply, once it has begun."""
+    begun: bool = False
+    """Whether a prover has begun to answer."""
     completed: bool = False
     """Whether the last of the reply is being sent: from here on a client that leaves has what it wanted."""
     code: str = ""

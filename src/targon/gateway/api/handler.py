@@ -44,6 +44,9 @@ class Bounds:
     """Requests being answered at the same time, by whomever."""
     answer_s: float = 900.0
     """A request ends after this, whatever it does. Provers have deadlines of their own, long before."""
+    left_s: float = 20.0
+    """An answer that has begun is read on for so long after its user left, and he pays for what comes: else he could
+    leave before the last token, and have an answer for which its prover gets nothing."""
 
 
 class Handler:
@@ -121,7 +124,7 @@ class Handler:
             request = reader(await exchange.body(receive, self._limits))
             require(account, "inference", request.model)
             async with asyncio.TaskGroup() as tasks:
-                # Its own task, so that a client that leaves is seen at once, and hung up on.
+                # Its own task, so that a client that leaves is seen at once. What is sent to one goes nowhere.
                 work = tasks.create_task(self._work(exchange, request, send))
                 self._working.add(work)
                 work.add_done_callback(self._working.discard)
@@ -130,6 +133,8 @@ class Handler:
                     pass
                 if not exchange.completed:
                     self._metrics.abandoned()
+                    if exchange.begun:
+                        await asyncio.wait([work], timeout=self._bounds.left_s)
                     work.cancel()
         except ApiError as error:
             await exchange.fail(send, error)
