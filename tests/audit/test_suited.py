@@ -102,7 +102,7 @@ async def test_evidence_that_is_reset_is_named_whatever_a_verdict_calls_itself(
     assert "evidence" in kinds(await audited(judged(life, reset), tmp_path))
 
 
-@pytest.mark.parametrize("field", ["prover", "model"])
+@pytest.mark.parametrize("field", ["prover", "model", "verifier"])
 async def test_a_verdict_with_the_receipt_of_somebody_or_something_else_is_named(
     life: Life, tmp_path: Path, field: str
 ) -> None:
@@ -166,20 +166,26 @@ async def test_receipts_of_an_unknown_model_are_but_noted_where_nothing_is_earne
 
 
 @pytest.mark.parametrize(
-    "changes",
+    ("changes", "told"),
     [
-        {"receipt": None, "observed": None, "evidence_after": None, "tokens": 0},
-        {"observed": None, "evidence_after": None, "tokens": 5_000, "outcome": "fail"},
-        {"method": "trust me"},
-        {"score": 0.5},
-        {"outcome": "fail", "score": 0.0},
+        (
+            {"receipt": None, "observed": None, "evidence_after": None, "tokens": 0},
+            "without receipt, observations and evidence",
+        ),
+        (
+            {"observed": None, "evidence_after": None, "tokens": 5_000, "outcome": "fail"},
+            "5000 verified tokens",
+        ),
+        ({"method": "trust me"}, "passed by 'trust me'"),
+        ({"score": 0.5}, "passed with similarity 0.5"),
+        ({"outcome": "fail", "score": 0.0}, "fail with similarity 0"),
     ],
 )
 async def test_a_verdict_that_follows_from_nothing_is_named(
-    life: Life, tmp_path: Path, changes: dict[str, object]
+    life: Life, tmp_path: Path, changes: dict[str, object], told: str
 ) -> None:
     report = await audited(judged(life, lambda event: event.model_copy(update=changes)), tmp_path)
-    assert "evidence" in kinds(report)
+    assert any(fault.kind == "evidence" and told in fault.got for fault in report.faults.kept)
 
 
 async def test_an_inference_that_passes_without_its_answer_is_named(life: Life, tmp_path: Path) -> None:

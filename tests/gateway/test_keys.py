@@ -364,3 +364,64 @@ def test_looks_at_once_are_limited_and_let_go():
             pass
     with account.looking():
         pass
+
+
+def test_a_change_of_the_file_gives_nobody_a_minute_anew():
+    key = a_key(requests_per_minute=1)
+    account = Account(key, monotonic_s=lambda: 0.0, today=0)
+    account.admit()
+    account.renew(key, today=0, used=(Usage(), Usage()))
+    with pytest.raises(ApiError, match="1 requests a minute"):
+        account.admit()
+
+
+def test_what_could_not_be_counted_keeps_nothing_from_being_counted(file):
+    with pytest.raises(OverflowError):
+        file.add({("key_1", 0): Usage(requests=2**64)})
+    key, _ = file.create("joe", now=NOW)
+    file.add({(key.id, 0): Usage(requests=1)})
+    assert file.used(0)[key.id][1] == Usage(requests=1)
+
+
+class Hooked(KeyFile):
+    """Calls something in the middle of a look at it, or fails to write."""
+
+    before_version = staticmethod(lambda: None)
+    broken = False
+
+    def version(self):
+        self.before_version()
+        return super().version()
+
+    def add(self, usage):
+        if self.broken:
+            raise KeyFileBroken("the disk is full")
+        super().add(usage)
+
+
+async def test_what_is_used_during_a_look_at_the_file_counts_at_once(tmp_path):
+    file = Hooked(tmp_path / "keys.sqlite")
+    _, secret = file.create("joe", now=NOW, allowed=Allowed(total_tokens=10))
+    ring = KeyRing(file, clock=Hands().clock())
+    account = ring.account(f"Bearer {secret}")
+    file.before_version = lambda: ring.count(account, Usage(completion_tokens=7))
+    other = KeyFile(tmp_path / "keys.sqlite")
+    other.create("jane", now=NOW)
+    other.close()
+    await ring.keep_up()
+    file.before_version = lambda: None
+    assert account.room(Need(0, 0), now_s=NOW) <= 3
+    await ring.aclose()
+
+
+async def test_what_could_not_be_written_is_written_later(tmp_path):
+    file = Hooked(tmp_path / "keys.sqlite")
+    key, secret = file.create("joe", now=NOW)
+    ring = KeyRing(file, clock=Hands().clock())
+    ring.count(ring.account(f"Bearer {secret}"), Usage(completion_tokens=7))
+    file.broken = True
+    await ring.keep_up()
+    file.broken = False
+    await ring.keep_up()
+    assert file.used(NOW // DAY_S)[key.id][0] == Usage(completion_tokens=7)
+    await ring.aclose()

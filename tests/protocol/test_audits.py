@@ -73,3 +73,12 @@ def test_own_inferences_come_four_in_an_interval_on_average(blocks: int) -> None
     highest = math.ceil(2**64 * min(1.0, 4 / blocks))
     assert own_inference_due(int(highest * 0.999), audits=0, interval_blocks=blocks)
     assert not own_inference_due(int(highest * 1.001), audits=0, interval_blocks=blocks)
+
+
+def test_evidence_raises_the_rate_by_its_logarithm() -> None:
+    assert audit_rate(Tier.GOLD, on_probation=False, log_e=1.5) == AUDIT_RATES[Tier.GOLD] * 2.5
+    assert audit_rate(Tier.GOLD, on_probation=False, log_e=50.0) == 1.0
+
+
+def test_a_draw_at_the_rate_itself_is_not_drawn() -> None:
+    assert [is_drawn(draw, 0.5) for draw in (2**63 - 1, 2**63)] == [True, False]
