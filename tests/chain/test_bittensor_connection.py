@@ -24,6 +24,17 @@ async def opened(built: SimulatedNetwork, *, netuid: int = NETUID) -> BittensorC
     )
 
 
+async def opened_over(first: SimulatedNetwork, second: SimulatedNetwork) -> BittensorChain:
+    """Over two nodes that tell of a network each."""
+    return await open_bittensor(
+        "",
+        f"{FIRST},{SECOND}",
+        NETUID,
+        substrate=factory((first, FIRST), (second, SECOND)),
+        deadlines=IMPATIENT,
+    )
+
+
 @pytest.mark.parametrize("fault", ["down", "silent"])
 async def test_the_next_node_is_asked_where_one_fails(fault: str) -> None:
     built = network()
@@ -77,13 +88,7 @@ async def test_a_network_that_stays_away_is_said_to_be() -> None:
 
 async def test_a_node_of_another_network_is_not_believed_after_a_fail_over() -> None:
     ours, other = network(), network(name="other")
-    chain = await open_bittensor(
-        "",
-        f"{FIRST},{SECOND}",
-        NETUID,
-        substrate=factory((ours, FIRST), (other, SECOND)),
-        deadlines=IMPATIENT,
-    )
+    chain = await opened_over(ours, other)
     ours.node(FIRST).down = True
     with pytest.raises(WrongNetwork, match=rf"{other.hash_of(0)} at {SECOND}, expected {ours.hash_of(0)}"):
         await chain.block()
@@ -190,13 +195,7 @@ async def test_a_network_that_is_away_ends_no_listening() -> None:
 async def test_the_block_does_not_go_back_where_the_next_node_lags() -> None:
     ours, lagging = network(), network()
     ours.advance(10)
-    chain = await open_bittensor(
-        "",
-        f"{FIRST},{SECOND}",
-        NETUID,
-        substrate=factory((ours, FIRST), (lagging, SECOND)),
-        deadlines=IMPATIENT,
-    )
+    chain = await opened_over(ours, lagging)
     before = await chain.block()
     ours.node(FIRST).down = True
     assert await chain.block() == before

@@ -44,7 +44,7 @@ from targon.transport.errands import (
     WhyWithdrawn,
 )
 from tests.prover.world import GENESIS, NETUID, PROVER, CountingEngine, a_prover, hash_of
-from tests.transport.world import STREAM_HEAD, Place, done_event, token_event
+from tests.transport.world import STREAM_HEAD, Place, done_event, read_body, token_event
 
 VERIFIER = Keypair.create_from_uri("//Alice")
 KEYS = [PROVER, *(Keypair.create_from_uri(f"//Prover{number}") for number in range(4))]
@@ -251,14 +251,7 @@ async def a_scripted_prover(script: Script, key: Keypair) -> AsyncIterator[Place
 
         async def handle(stream: ByteStream) -> None:
             async with stream:
-                data = b""
-                while b"\r\n\r\n" not in data:
-                    data += await stream.receive()
-                top, _, body = data.partition(b"\r\n\r\n")
-                lines = [line.partition(b":") for line in top.lower().split(b"\r\n")]
-                length = next(int(value) for name, _, value in lines if name == b"content-length")
-                while len(body) < length:
-                    body += await stream.receive()
+                body = await read_body(stream)
                 try:
                     await script(stream, GenerateRequest.from_bytes(body), key)
                 except (anyio.BrokenResourceError, anyio.ClosedResourceError):

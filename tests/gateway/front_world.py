@@ -109,6 +109,20 @@ class Script:
         return self.filed.get(receipt_id)
 
 
+async def leave_after(client: AsyncOpenAI, word: str, script: Script) -> None:
+    """A user that hangs up in the middle of a streamed answer, and what answers it notices."""
+    stream = await client.chat.completions.create(
+        model=MODEL, messages=[{"role": "user", "content": "Say hello."}], stream=True
+    )
+    async for chunk in stream:
+        if chunk.choices[0].delta.content == word:
+            break
+    await stream.close()
+    with anyio.fail_after(5):
+        while not script.hung_up:
+            await anyio.sleep(0.01)
+
+
 async def _do(what: Exception | Callable[[], Any] | None) -> None:
     if isinstance(what, Exception):
         raise what

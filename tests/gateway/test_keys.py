@@ -19,7 +19,7 @@ from targon.gateway.keyring import KeyRing, require
 from targon.gateway.keys import DAY_S, Allowed, Key, KeyFile, Usage, digest_of, looks_like_a_key
 from targon.gateway.refusals import ApiError
 from targon.transport import Clock
-from tests.gateway.front_world import HELLO, MODEL, NOW, Script, a_front, chat
+from tests.gateway.front_world import HELLO, MODEL, NOW, Script, a_front, chat, leave_after
 
 pytestmark = pytest.mark.anyio
 
@@ -275,14 +275,7 @@ async def test_what_was_used_is_in_the_file_when_the_gateway_has_ended(tmp_path)
 async def test_who_leaves_pays_for_what_had_come(tmp_path):
     script = Script(pieces=[*HELLO, anyio.sleep_forever])
     async with a_front(tmp_path, script, bounds=Bounds(left_s=0.2)) as world, world.client() as client:
-        stream = await client.chat.completions.create(model=MODEL, messages=HI, stream=True)
-        async for chunk in stream:
-            if chunk.choices[0].delta.content == "lo":
-                break
-        await stream.close()
-        with anyio.fail_after(5):
-            while not script.hung_up:
-                await anyio.sleep(0.01)
+        await leave_after(client, "lo", script)
     assert world.count("targon_gateway_tokens_total", kind="completion") == 3
 
 

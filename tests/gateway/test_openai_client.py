@@ -15,7 +15,7 @@ from targon.gateway.errors import ServiceFailed
 from targon.protocol.messages import GenerateRequest, GenerateResponse
 from targon.protocol.receipts import check
 from targon.transport.errands import AnswerRefused, NobodyFree, NotReady, Unservable
-from tests.gateway.front_world import HELLO, MODEL, Script, a_front, delta
+from tests.gateway.front_world import HELLO, MODEL, Script, a_front, delta, leave_after
 
 pytestmark = pytest.mark.anyio
 
@@ -366,14 +366,7 @@ async def test_a_client_that_gives_up_waiting_is_hung_up_on_at_the_prover(tmp_pa
 async def test_a_client_that_leaves_a_stream_is_hung_up_on_at_the_prover(tmp_path):
     script = Script(pieces=[*HELLO, anyio.sleep_forever])
     async with a_front(tmp_path, script, bounds=Bounds(left_s=0.2)) as world, world.client() as client:
-        stream = await client.chat.completions.create(model=MODEL, messages=HI, stream=True)
-        async for chunk in stream:
-            if chunk.choices[0].delta.content == "lo":
-                break
-        await stream.close()
-        with anyio.fail_after(5):
-            while not script.hung_up:
-                await anyio.sleep(0.01)
+        await leave_after(client, "lo", script)
     assert script.finished == 0
 
 

@@ -255,6 +255,19 @@ Script = Callable[[ByteStream], Awaitable[None]]
 """What a scripted prover does with a connection once it has read the request."""
 
 
+async def read_body(stream: ByteStream) -> bytes:
+    """The body of the request that comes over a connection."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        data += await stream.receive()
+    top, _, body = data.partition(b"\r\n\r\n")
+    lines = [line.partition(b":") for line in top.lower().split(b"\r\n")]
+    length = next((int(value) for name, _, value in lines if name == b"content-length"), 0)
+    while len(body) < length:
+        body += await stream.receive()
+    return body
+
+
 @asynccontextmanager
 async def a_scripted_prover(script: Script) -> AsyncIterator[Place]:
     """A server that reads one request per connection and then does as it likes."""
@@ -264,16 +277,7 @@ async def a_scripted_prover(script: Script) -> AsyncIterator[Place]:
 
     async def handle(stream: ByteStream) -> None:
         async with stream:
-            data = b""
-            while b"\r\n\r\n" not in data:
-                data += await stream.receive()
-            top, _, body = data.partition(b"\r\n\r\n")
-            length = 0
-            for line in top.lower().split(b"\r\n"):
-                if line.startswith(b"content-length:"):
-                    length = int(line.partition(b":")[2])
-            while len(body) < length:
-                body += await stream.receive()
+            await read_body(stream)
             try:
                 await script(stream)
             except (anyio.BrokenResourceError, anyio.ClosedResourceError):
