@@ -13,6 +13,7 @@ from pathlib import Path
 
 import anyio
 
+from targon.chain import ChainSettings, EmbeddedChain
 from targon.cli import main
 from targon.cli.keys import open_hotkey
 from targon.cli.options import WalletOptions
@@ -26,13 +27,17 @@ class Network:
 
     Args:
         engine: flags that name the engine of every process, unless it is given others.
+        chain: the chain's settings; None: blocks of a second, and epochs of five.
     """
 
-    def __init__(self, folder: Path, engine: Sequence[str]) -> None:
+    def __init__(self, folder: Path, engine: Sequence[str], chain: ChainSettings | None = None) -> None:
         self.folder = folder
         self.engine = engine
         self.chain = folder / "chain.sqlite"
         self.log = folder / "verifier" / "log.sqlite"
+        if chain is not None:
+            anyio.run(EmbeddedChain.create(self.chain, chain).aclose)
+            return
         assert main(["chain", "create", str(self.chain), "--block_seconds", "1", "--tempo", "5"]) == 0
 
     def enrol(self, name: str, stake: float = 0.0) -> str:
