@@ -23,7 +23,7 @@ class Batching(Protocol):
         ...
 
 
-async def batches_of(engine: Engine, task: GenerateTask) -> AsyncGenerator[Sequence[Step], None]:
+def batches_of(engine: Engine, task: GenerateTask) -> AsyncGenerator[Sequence[Step], None]:
     """An engine's steps as they come: those that come together, together; each for itself where it doesn't tell.
 
     Raises:
@@ -32,11 +32,10 @@ async def batches_of(engine: Engine, task: GenerateTask) -> AsyncGenerator[Seque
     its_own: Batches | None = getattr(
         engine, "batches", None
     )  # a check of the protocol costs more than a token
-    if its_own is not None:
-        async with aclosing(its_own(task)) as batches:
-            async for batch in batches:
-                yield batch
-        return
+    return _one_by_one(engine, task) if its_own is None else its_own(task)
+
+
+async def _one_by_one(engine: Engine, task: GenerateTask) -> AsyncGenerator[Sequence[Step], None]:
     async with aclosing(engine.generate(task)) as steps:
         async for step in steps:
             yield (step,)

@@ -57,7 +57,7 @@ class ChatTokenizer:
 
     def encode_text(self, text: str) -> tuple[TokenId, ...]:
         """The tokens of a text, in which special tokens count as such; none are added."""
-        return tuple(map(TokenId, self._backend.encode(text, add_special_tokens=False).ids))
+        return tuple(self._backend.encode(text, add_special_tokens=False).ids)
 
     def render(self, messages: Sequence[ChatMessage]) -> str:
         """The conversation as text, by the model's chat template.

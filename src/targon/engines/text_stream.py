@@ -9,6 +9,8 @@ from targon.protocol.messages import FinishReason
 from targon.protocol.primitives import TokenId
 from targon.protocol.text import REPLACEMENT, Decode, stop_position
 
+_Utf8 = codecs.getincrementaldecoder("utf-8")
+
 Grow = Callable[[TokenId], str]
 """Takes an answer's next token, and gives the text of all until then."""
 
@@ -23,7 +25,7 @@ class ByteText:
 
     def __init__(self, bytes_of: Sequence[bytes]) -> None:
         self._bytes_of = bytes_of
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._decoder = _Utf8("replace")
         self._text = ""
 
     def __call__(self, token_id: TokenId) -> str:
@@ -67,23 +69,26 @@ class TextStream:
         Returns:
             What the token adds to the text, and why the answer ends here if it does.
         """
-        if token_id not in self._eos_ids:
+        ends = token_id in self._eos_ids
+        if not ends:
             self._text = self._grow(token_id).rstrip(REPLACEMENT)
-        text = self._text
+        text, sent = self._text, self._sent
+        if not self._stop:
+            self._sent = max(sent, len(text))
+            return text[sent:], "stop" if ends else "length" if last else None
         # what was sent holds no stop string, nor the beginning of one
-        cut = stop_position(text[self._sent :], self._stop) if self._stop else None
+        cut = stop_position(text[sent:], self._stop)
         reason: FinishReason | None = None
         if cut is not None:
-            end, reason = self._sent + cut, "stop_string"
-        elif token_id in self._eos_ids:
+            end, reason = sent + cut, "stop_string"
+        elif ends:
             end, reason = len(text), "stop"
         elif last:
             end, reason = len(text), "length"
         else:
             end = len(text) - _longest_open_prefix(text, self._stop)
-        piece = text[self._sent : end]
-        self._sent = max(self._sent, end)
-        return piece, reason
+        self._sent = max(sent, end)
+        return text[sent:end], reason
 
 
 def _longest_open_prefix(text: str, stop: Sequence[str]) -> int:

@@ -29,6 +29,7 @@ MAX_LOGPROB: Final = 1e-3
 """Rounding may bring a log-probability this far above 0."""
 MAX_NAME: Final = 100
 """Characters of a name that an error repeats."""
+_NONSENSE: Final = (ArithmeticError, LookupError, ValueError)
 
 
 async def steps(
@@ -55,7 +56,7 @@ async def batches(
     """
     answer = _Answer(backend, model, folder, prompt, sampling)
     taken: list[Step] = []
-    with reading(backend):
+    try:
         async with aclosing(backend.generate(model, prompt, sampling, run_key)) as chunks:
             async for chunk in chunks:
                 taken += answer.take(chunk)
@@ -64,6 +65,8 @@ async def batches(
                     taken = []
                 if answer.cut:
                     return
+    except _NONSENSE as error:
+        raise _unreadable(backend, error) from error
     yield [*taken, answer.last()]
 
 
@@ -73,10 +76,14 @@ def reading(backend: Backend) -> Iterator[None]:
     failure."""
     try:
         yield
-    except (ArithmeticError, LookupError, ValueError) as error:
-        raise EngineUnavailable(
-            f"engine {backend.kind}: its answer cannot be read ({type(error).__name__}: {str(error)[:MAX_NAME]!r})"
-        ) from error
+    except _NONSENSE as error:
+        raise _unreadable(backend, error) from error
+
+
+def _unreadable(backend: Backend, error: Exception) -> EngineUnavailable:
+    return EngineUnavailable(
+        f"engine {backend.kind}: its answer cannot be read ({type(error).__name__}: {str(error)[:MAX_NAME]!r})"
+    )
 
 
 def most_events(max_tokens: int) -> int:
@@ -115,8 +122,12 @@ class _Answer:
         self._check(chunk)
         self._engine_text.append(chunk.text)
         self._ended = chunk.ended or self._ended
-        steps = map(self._step, chunk.token_ids, chunk.logprobs)
-        return [step for step in steps if step is not None]
+        steps = []
+        for token_id, logprob in zip(chunk.token_ids, chunk.logprobs, strict=True):
+            step = self._step(token_id, logprob)
+            if step is not None:
+                steps.append(step)
+        return steps
 
     def last(self) -> Step:
         """The last step, once the engine's answer has ended."""
@@ -154,12 +165,14 @@ class _Answer:
                 f"got token id {token_id}, expected one below {self._folder.vocab_size}: it runs another model than "
                 f"that of {self._folder.path}"
             )
-        if logprob > MAX_LOGPROB:
-            self._fail(f"got log-probability {logprob} of token {token_id}, expected none above 0")
+        if logprob > 0.0:
+            if logprob > MAX_LOGPROB:
+                self._fail(f"got log-probability {logprob} of token {token_id}, expected none above 0")
+            logprob = 0.0
         self._count += 1
         text, reason = self._stream.push(token_id, last=self._count >= self._limit)
         self._text.append(text)
-        step = Step(token_id, text, min(logprob, 0.0), reason)
+        step = Step(token_id, text, logprob, reason)
         return self._closing(step, reason) if reason is not None else step
 
     def _closing(self, step: Step, reason: FinishReason) -> Step | None:

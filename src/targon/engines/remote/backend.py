@@ -70,28 +70,6 @@ class Chunk(NamedTuple):
     """The model that the engine says that it answers with."""
 
 
-def together(chunks: Sequence[Chunk]) -> Chunk:
-    """What several events add to an answer, as one of them would."""
-    if len(chunks) == 1:
-        return chunks[0]
-    first_of, last_of = chunks, chunks[::-1]
-    return Chunk(
-        token_ids=tuple(token for one in chunks for token in one.token_ids),
-        logprobs=tuple(value for one in chunks for value in one.logprobs),
-        text="".join(one.text for one in chunks),
-        top=tuple(likely for one in chunks for likely in one.top),
-        ended=next((one.ended for one in last_of if one.ended is not None), None),
-        prompt_token_ids=next(
-            (one.prompt_token_ids for one in first_of if one.prompt_token_ids is not None), None
-        ),
-        prompt_tokens=next((one.prompt_tokens for one in last_of if one.prompt_tokens is not None), None),
-        completion_tokens=next(
-            (one.completion_tokens for one in last_of if one.completion_tokens is not None), None
-        ),
-        model=next((one.model for one in first_of if one.model is not None), None),
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class PromptLogprobs:
     """What an engine says of given tokens, for all positions but the first."""

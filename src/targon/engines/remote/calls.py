@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import aclosing, closing, contextmanager, suppress
 from functools import cache
 from typing import Any, NoReturn, Self, TypeVar
 
@@ -80,8 +80,11 @@ class Calls:
 
     async def post(self, route: str, body: Mapping[str, Any], kind: type[P]) -> P:
         """The whole answer to a POST. Raises ``TaskRefused``, ``EngineBusy`` or ``EngineUnavailable``."""
-        async with self._turn():
+        await self._turn()
+        try:
             return self.parse(kind, await self._whole("POST", route, body), route)
+        finally:
+            self._room.release()
 
     async def offers(self, route: str, body: Mapping[str, Any] | None = None) -> Any:  # noqa: ANN401 - JSON
         """The answer to a GET (to a POST with a body), as JSON; None if the engine has no such route, or refuses
@@ -113,36 +116,42 @@ class Calls:
         Closing the generator closes the connection, which tells the engine to stop working. Raises as
         :meth:`post` does.
         """
-        async with self._turn(), self._request("POST", route, body) as response:
-            left = bytearray()
-            with _Silence(response, self._timeout_s) as silence:
-                try:
-                    while part := await response.part(self._timeout_s):
-                        *lines, rest = part.split(b"\n")
-                        if lines:
-                            lines[0] = bytes(left) + lines[0]
-                            left.clear()
-                        left += rest
-                        batch = [line[5:].strip() for line in lines if line.startswith(b"data:")]
-                        done = _DONE in batch
-                        if done:
-                            del batch[batch.index(_DONE) :]
-                        if batch:
-                            silence.pause()
-                            yield batch
-                            silence.broken()
-                        if done:
-                            return
-                        if len(left) > MAX_EVENT_BYTES:
-                            self.fail(f"got an event of more than {MAX_EVENT_BYTES:,} bytes, expected less")
-                except (BrokenOff, OSError) as error:
-                    if silence.lasted or isinstance(error, TimeoutError):
+        await self._turn()
+        try:
+            with closing(await self._answer("POST", route, body)) as response:
+                left = bytearray()
+                with _Silence(response, self._timeout_s) as silence:
+                    try:
+                        while part := await response.part(self._timeout_s):
+                            *lines, rest = part.split(b"\n")
+                            if left and lines:
+                                lines[0] = bytes(left) + lines[0]
+                                left.clear()
+                            left += rest
+                            batch = [line[5:].strip() for line in lines if line[:5] == b"data:"]
+                            done = _DONE in batch
+                            if done:
+                                del batch[batch.index(_DONE) :]
+                            if batch:
+                                silence.pause()
+                                yield batch
+                                silence.broken()
+                            if done:
+                                return
+                            if len(left) > MAX_EVENT_BYTES:
+                                self.fail(
+                                    f"got an event of more than {MAX_EVENT_BYTES:,} bytes, expected less"
+                                )
+                    except (BrokenOff, OSError) as error:
+                        if silence.lasted or isinstance(error, TimeoutError):
+                            self._late()
+                        self._broke_off(error)
+                    if silence.lasted:
                         self._late()
-                    self._broke_off(error)
-                if silence.lasted:
-                    self._late()
-            if left.startswith(b"data:") and left[5:].strip() != _DONE:
-                yield [bytes(left[5:].strip())]
+                if left.startswith(b"data:") and left[5:].strip() != _DONE:
+                    yield [bytes(left[5:].strip())]
+        finally:
+            self._room.release()
 
     def parse(self, kind: type[P], data: bytes, where: str) -> P:
         """An answer, read. Raises ``EngineUnavailable``."""
@@ -186,7 +195,7 @@ class Calls:
         return data.replace(self._key.encode(), b"(the key)") if self._key else data
 
     async def _whole(self, method: str, route: str, body: Mapping[str, Any] | None) -> bytes:
-        async with self._request(method, route, body) as response:
+        with closing(await self._answer(method, route, body)) as response:
             return await self._read(response)
 
     async def _read(self, response: Response) -> bytes:
@@ -199,36 +208,31 @@ class Calls:
                     self.fail(f"got an answer of more than {MAX_ANSWER_BYTES:,} bytes, expected less")
         return b"".join(parts)
 
-    @asynccontextmanager
-    async def _turn(self) -> AsyncIterator[None]:
-        """A place among the requests under way."""
-        if self._room.value == 0 and self._room.statistics().tasks_waiting >= self._places:
+    async def _turn(self) -> None:
+        """Take a place among the requests under way, which is given back by ``_room.release``."""
+        if self._room.value:
+            self._room.acquire_nowait()  # a deadline costs more than the wait that there isn't
+            return
+        if self._room.statistics().tasks_waiting >= self._places:
             raise EngineBusy(
                 f"engine at {self.url}: {self._places} requests wait for it already; ask again later, or ask fewer "
                 "at once"
             )
-        if self._room.value:
-            self._room.acquire_nowait()  # a deadline costs more than the wait that there isn't
-        else:
-            with self._waiting():
-                await self._room.acquire()
-        try:
-            yield
-        finally:
-            self._room.release()
+        with self._waiting():
+            await self._room.acquire()
 
-    @asynccontextmanager
-    async def _request(
-        self, method: str, route: str, body: Mapping[str, Any] | None
-    ) -> AsyncIterator[Response]:
-        with self._said():
-            response = await self._sent(method, route, body)
+    async def _answer(self, method: str, route: str, body: Mapping[str, Any] | None) -> Response:
+        """The answer to a request, once its head is here. Whoever has it closes it: one that was not read to its end
+        tells the engine to stop working on it.
+        """
         try:
-            if response.status != 200:
+            response = await self._sent(method, route, body)
+        except (NoConnection, BrokenOff, OSError) as error:  # what takes too long is an OSError, too
+            self._tell(error)
+        if response.status != 200:
+            with closing(response):
                 self._refused(route, response.status, await self._read(response))
-            yield response
-        finally:
-            response.close()  # an answer that was not read to its end tells the engine to stop working on it
+        return response
 
     async def _sent(self, method: str, route: str, body: Mapping[str, Any] | None) -> Response:
         loop = asyncio.get_running_loop()
@@ -257,20 +261,19 @@ class Calls:
 
     @contextmanager
     def _waiting(self) -> Iterator[None]:
-        with self._said(), anyio.fail_after(self._timeout_s):
-            yield
-
-    @contextmanager
-    def _said(self) -> Iterator[None]:
-        """What went wrong with a wait, as whose it is."""
         try:
-            yield
-        except TimeoutError:
+            with anyio.fail_after(self._timeout_s):
+                yield
+        except (NoConnection, BrokenOff, OSError) as error:
+            self._tell(error)
+
+    def _tell(self, error: NoConnection | BrokenOff | OSError) -> NoReturn:
+        """What went wrong with a wait, as whose it is."""
+        if isinstance(error, TimeoutError):
             self._late()
-        except NoConnection as error:
+        if isinstance(error, NoConnection):
             self.fail(f"cannot be reached ({error}); start it, or name another")
-        except (BrokenOff, OSError) as error:
-            self._broke_off(error)
+        self._broke_off(error)
 
     def _late(self) -> NoReturn:
         self.fail(f"nothing came within {self._timeout_s:g} s; it is overloaded or stuck: look at its log")

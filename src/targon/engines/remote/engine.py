@@ -81,7 +81,7 @@ class RemoteEngine:
         check_sampler(task, self._identity.dialects)
         prompt = await self._prompt(task.messages)
         check_length(len(prompt.token_ids), task.sampling.max_tokens, "max_tokens", self._identity)
-        with self._noting_failures():
+        try:
             await self._familiarity.ensure()
             generated = batches(
                 self._backend, self._served.model, self._folder, prompt, task.sampling, task.run_key
@@ -89,6 +89,9 @@ class RemoteEngine:
             async with aclosing(generated):
                 async for batch in generated:
                     yield batch
+        except EngineUnavailable as error:
+            self._note(error)
+            raise
         self._familiarity.answered()
 
     async def score(self, tasks: Sequence[ScoreTask]) -> list[Scores]:
@@ -156,11 +159,13 @@ class RemoteEngine:
     def _noting_failures(self) -> Iterator[None]:
         try:
             yield
-        except EngineBusy:
+        except EngineUnavailable as error:
+            self._note(error)
             raise
-        except EngineUnavailable:
+
+    def _note(self, error: EngineUnavailable) -> None:
+        if not isinstance(error, EngineBusy):
             self._familiarity.failed()
-            raise
 
     async def aclose(self) -> None:
         """Nothing is held that the connection doesn't hold."""

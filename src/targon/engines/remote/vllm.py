@@ -15,7 +15,7 @@ from pydantic import Field
 
 from targon.engines.chat import turns
 from targon.engines.errors import TaskRefused
-from targon.engines.remote.backend import Chunk, Prompt, PromptLogprobs, Served, together
+from targon.engines.remote.backend import Chunk, Ended, Prompt, PromptLogprobs, Served
 from targon.engines.remote.calls import Calls, Part
 from targon.engines.sampler_arguments import sampler_arguments
 from targon.protocol.messages import ChatMessage, Sampling
@@ -62,23 +62,6 @@ class _Event(Part):
     usage: _Usage | None = None
     error: _Failure | None = None
 
-    def chunk(self, top: int) -> Chunk:
-        usage = self.usage
-        choice = self.choices[0] if self.choices else _NO_CHOICE
-        logprobs = choice.logprobs or _NO_LOGPROBS
-        token_ids = choice.token_ids or ()
-        return Chunk(
-            token_ids=token_ids,
-            logprobs=tuple(map(_number, logprobs.token_logprobs)) or (math.nan,) * len(token_ids),
-            text=choice.text,
-            top=tuple(map(_by_id, logprobs.top_logprobs or ())) if top else (),
-            ended=choice.finish_reason,
-            prompt_token_ids=choice.prompt_token_ids,
-            prompt_tokens=None if usage is None else usage.prompt_tokens,
-            completion_tokens=None if usage is None else usage.completion_tokens,
-            model=self.model,
-        )
-
 
 class _Entry(Part):
     """The log-probability of a token, and its rank, counted from 1."""
@@ -102,8 +85,6 @@ class _Scored(Part):
     usage: _Usage
 
 
-_NO_CHOICE: Final = _Choice()
-_NO_LOGPROBS: Final = _Logprobs()
 _ROUTE: Final = "/v1/completions"
 _LOWEST: Final = -9999.0
 """How vLLM writes a log-probability of minus infinity, which JSON has no word for."""
@@ -156,12 +137,48 @@ class VllmBackend:
         }
         async with aclosing(self._calls.event_batches(_ROUTE, body)) as batches:
             async for batch in batches:
-                yield together([self._chunk(e, top) for e in self._calls.parse_all(_Event, batch, _ROUTE)])
+                yield self._chunk(self._calls.parse_all(_Event, batch, _ROUTE), top)
 
-    def _chunk(self, event: _Event, top: int) -> Chunk:
-        if event.error is not None:
-            self._calls.fail(f"it failed in the middle of an answer: {event.error.message}")
-        return event.chunk(top)
+    def _chunk(self, events: Sequence[_Event], top: int) -> Chunk:
+        """What events that came together add to an answer; in one pass, as there is one for each token."""
+        token_ids: list[TokenId] = []
+        logprobs: list[float] = []
+        texts: list[str] = []
+        likely: list[dict[TokenId, float]] = []
+        ended: Ended | None = None
+        read: tuple[TokenId, ...] | None = None
+        usage: _Usage | None = None
+        model: str | None = None
+        for event in events:
+            if event.error is not None:
+                self._calls.fail(f"it failed in the middle of an answer: {event.error.message}")
+            model = event.model if model is None else model
+            usage = event.usage or usage
+            if not event.choices:
+                continue
+            choice = event.choices[0]
+            ids, given = choice.token_ids or (), choice.logprobs
+            token_ids += ids
+            texts.append(choice.text)
+            ended = choice.finish_reason or ended
+            read = choice.prompt_token_ids if read is None else read
+            if given is not None and given.token_logprobs:
+                logprobs += map(_number, given.token_logprobs)
+            else:
+                logprobs += (math.nan,) * len(ids)
+            if top and given is not None and given.top_logprobs:
+                likely += map(_by_id, given.top_logprobs)
+        return Chunk(
+            token_ids=tuple(token_ids),
+            logprobs=tuple(logprobs),
+            text="".join(texts),
+            top=tuple(likely),
+            ended=ended,
+            prompt_token_ids=read,
+            prompt_tokens=None if usage is None else usage.prompt_tokens,
+            completion_tokens=None if usage is None else usage.completion_tokens,
+            model=model,
+        )
 
     async def prompt_logprobs(self, model: str, token_ids: Sequence[TokenId], top: int) -> PromptLogprobs:
         body = {
