@@ -259,7 +259,7 @@ def _kept(message: Message, slot: str, make: Callable[[], K]) -> K:
     A slot of the class, unlike an attribute of the instance, is no part of what pydantic copies or compares.
     """
     try:
-        value: K = getattr(message, slot)
+        value: K = object.__getattribute__(message, slot)  # pydantic's own looks longer for what isn't there
     except AttributeError:
         value = make()
         object.__setattr__(message, slot, value)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from types import TracebackType
-from typing import Self
-
-import anyio
+from typing import Any, Self
 
 
 class Patience:
@@ -25,8 +23,9 @@ class Patience:
     def __init__(self, timeout_s: float) -> None:
         self._timeout_s = timeout_s
         self._since_s: float | None = None
-        self._scope = anyio.CancelScope()
         self._loop = asyncio.get_running_loop()
+        self._task: asyncio.Task[Any] | None = None
+        self._cancelling = 0
         self._timer: asyncio.TimerHandle | None = None
         self.lost = False
 
@@ -39,7 +38,8 @@ class Patience:
         self._since_s = None
 
     def __enter__(self) -> Self:
-        self._scope.__enter__()
+        self._task = asyncio.current_task()
+        self._cancelling = 0 if self._task is None else self._task.cancelling()
         self._timer = self._loop.call_later(self._timeout_s, self._look)
         return self
 
@@ -48,7 +48,11 @@ class Patience:
     ) -> bool:
         if self._timer is not None:
             self._timer.cancel()
-        return bool(self._scope.__exit__(kind, error, trace))
+        if not self.lost or self._task is None:
+            return False
+        # as asyncio's own timeouts do: whoever else cancelled the task meanwhile isn't done with it
+        left = self._task.uncancel() - self._cancelling
+        return kind is not None and issubclass(kind, asyncio.CancelledError) and left <= 0
 
     def _look(self) -> None:
         now = self._loop.time()
@@ -57,4 +61,5 @@ class Patience:
             self._timer = self._loop.call_at(due, self._look)
             return
         self.lost = True
-        self._scope.cancel()
+        if self._task is not None:
+            self._task.cancel()

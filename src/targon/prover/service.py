@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
@@ -76,6 +77,9 @@ class ProverService:
         self._attempts = AnsweredAttempts()
         self._metrics = ProverMetrics(registry, queue)
         self._log = structlog.get_logger("targon.prover")
+        self._tells_each = self._log.is_enabled_for(
+            logging.DEBUG
+        )  # asking each time costs as much as telling
         self._engine_trouble: str | None = None
         self._draining = False
 
@@ -139,13 +143,14 @@ class ProverService:
         else:
             await send_json(send, 200, response.to_bytes())
         self._metrics.answered.inc()
-        self._log.debug(
-            "answered",
-            verifier=request.verifier,
-            attempt=request.attempt,
-            tokens=len(draft.token_ids),
-            seconds=round(self._clock.monotonic_s() - started_s, 3),
-        )
+        if self._tells_each:
+            self._log.debug(
+                "answered",
+                verifier=request.verifier,
+                attempt=request.attempt,
+                tokens=len(draft.token_ids),
+                seconds=round(self._clock.monotonic_s() - started_s, 3),
+            )
 
     async def _draft(
         self, request: GenerateRequest, draft: _Draft, stream: EventStream | None, started_s: float
@@ -170,9 +175,9 @@ class ProverService:
                     if not draft.token_ids:
                         self._metrics.first_token.observe(self._clock.monotonic_s() - started_s)
                     self._metrics.tokens.inc(len(batch))
-                    draft.add(batch)
+                    event = draft.add(batch)
                     if stream is not None:
-                        await stream.token(_event(batch))
+                        await stream.token(event)
         if patience.lost:
             raise self._engine_failed(f"no token within {self._step_timeout_s:g} s")
 
@@ -232,19 +237,17 @@ class _Draft:
     logprobs: list[float] = field(default_factory=list)
     finish_reason: FinishReason | None = None
 
-    def add(self, batch: Sequence[Step]) -> None:
-        for step in batch:
-            self.token_ids.append(step.token_id)
-            self.texts.append(step.text)
-            self.logprobs.append(float(step.logprob))
-            self.finish_reason = step.finish_reason
-
-
-def _event(batch: Sequence[Step]) -> TokenEvent:
-    """Steps that came together, as one event."""
-    logprobs = tuple(float(step.logprob) for step in batch)
-    return TokenEvent(
-        token_ids=tuple(step.token_id for step in batch),
-        text="".join(step.text for step in batch),
-        logprobs=logprobs if all(map(math.isfinite, logprobs)) else None,
-    )
+    def add(self, batch: Sequence[Step]) -> TokenEvent:
+        """Take steps that came together; they are one event."""
+        token_ids = tuple([step.token_id for step in batch])
+        texts = [step.text for step in batch]
+        logprobs = tuple([float(step.logprob) for step in batch])
+        self.token_ids += token_ids
+        self.texts += texts
+        self.logprobs += logprobs
+        self.finish_reason = batch[-1].finish_reason
+        return TokenEvent(
+            token_ids=token_ids,
+            text="".join(texts),
+            logprobs=logprobs if all(map(math.isfinite, logprobs)) else None,
+        )

@@ -6,8 +6,6 @@ can go elsewhere; a caller with no more stake than the last is refused itself.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import anyio
@@ -27,6 +25,22 @@ class _Waiter:
     @property
     def rank(self) -> tuple[float, int]:
         return -self.stake, self.number
+
+
+class _Slot:
+    """A place in the engine for as long as the block runs."""
+
+    __slots__ = ("_queue", "_stake")
+
+    def __init__(self, queue: StakeQueue, stake: float) -> None:
+        self._queue = queue
+        self._stake = stake
+
+    async def __aenter__(self) -> None:
+        await self._queue.acquire(self._stake)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._queue.pass_on()
 
 
 class StakeQueue:
@@ -58,20 +72,16 @@ class StakeQueue:
     def waiting(self) -> int:
         return len(self._line)
 
-    @asynccontextmanager
-    async def slot(self, stake: float) -> AsyncIterator[None]:
-        """Hold a slot; wait for one in line if there is none.
+    def slot(self, stake: float) -> _Slot:
+        """Hold a slot in a block; wait for one in line if there is none.
 
         Raises:
-            Refusal: ``queue_full``, ``evicted`` or ``waited_too_long``; each says when to try again.
+            Refusal: on entering; ``queue_full``, ``evicted`` or ``waited_too_long``; each says when to try again.
         """
-        await self._acquire(stake)
-        try:
-            yield
-        finally:
-            self._pass_on()
+        return _Slot(self, stake)
 
-    async def _acquire(self, stake: float) -> None:
+    async def acquire(self, stake: float) -> None:
+        """Take a slot, as :meth:`slot` does; whoever has it passes it on."""
         if self._running < self._slots:
             self._running += 1
             return
@@ -82,7 +92,7 @@ class StakeQueue:
         except BaseException:
             # Cancelled: the client went away, or we are stopping. A slot that was just given is passed on.
             if waiter.admitted:
-                self._pass_on()
+                self.pass_on()
             raise
         finally:
             if waiter in self._line:
@@ -122,7 +132,7 @@ class StakeQueue:
         self._line.append(waiter)
         return waiter
 
-    def _pass_on(self) -> None:
+    def pass_on(self) -> None:
         """Give a slot that came free to the first in line, directly, so that nobody can slip in between."""
         if not self._line:
             self._running -= 1

@@ -14,8 +14,7 @@ A refusal is one small JSON answer. Where a body was not read the connection is 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import anyio
@@ -40,6 +39,9 @@ LINGER_S = 1.0
 """How long a refused sender may go on sending what nobody reads: closing at once would reset the connection
 under it, and it would never see why it was refused."""
 LINGER_BYTES = 1 << 20
+
+Headers = Mapping[bytes, bytes]
+"""By name in lower case; of one that came twice, the first."""
 
 Policy = Callable[[Hotkey], None]
 """Whether a claimed hotkey may ask at all: raises ``Refusal`` if not. Must decide at once, without I/O."""
@@ -113,7 +115,7 @@ class Gate:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        exchange = _Exchange(receive, send, has_body=_declares_body(scope))
+        exchange = _Exchange(receive, send, scope["headers"])
         try:
             await self._serve(scope, exchange)
         except Refusal as refusal:
@@ -129,26 +131,29 @@ class Gate:
             )
 
     async def _serve(self, scope: Scope, exchange: _Exchange) -> None:
-        _check_headers(scope, self._limits.max_header_bytes)
         target, method = _target(scope), scope["method"]
+        _check_headers(target, scope["headers"], self._limits.max_header_bytes)
         address = address_key(scope["client"][0]) if scope.get("client") else "local"
         if target in self._open_routes and method == "GET":
             with self._addresses.slot(address):
                 await send_json(exchange.send, 200, self._open_routes[target])
             return
         path, query = self._split(target)
-        route = self._route(scope, path, method)
+        route = self._route(exchange.headers, path, method)
         claim = self._claim(scope)
-        with ExitStack() as slots:
-            self._hotkeys.check(claim.hotkey)
-            slots.enter_context(self._addresses.slot(address))
-            self._enter(slots)
-            body = await read_body(exchange.receive, self._limits)
-            exchange.has_body = False
-            await self._authenticate(claim, body, method, target)
-            slots.enter_context(self._hotkeys.slot(claim.hotkey))
-            self._metrics.admitted(path)
-            await route.handler(SignedRequest(claim.hotkey, body, query), exchange.receive, exchange.send)
+        self._hotkeys.check(claim.hotkey)
+        with self._addresses.slot(address):
+            self._enter()
+            try:
+                body = await read_body(exchange.receive, self._limits)
+                exchange.has_body = False
+                await self._authenticate(claim, body, method, target)
+                with self._hotkeys.slot(claim.hotkey):
+                    self._metrics.admitted(path)
+                    request = SignedRequest(claim.hotkey, body, query)
+                    await route.handler(request, exchange.receive, exchange.send)
+            finally:
+                self._leave()
 
     def _split(self, target: str) -> tuple[str, str]:
         """A target's path and query. Where the route takes no query, one that comes is no path of ours."""
@@ -156,7 +161,7 @@ class Gate:
         route = self._routes.get(path)
         return (path, query) if route is not None and route.takes_query else (target, "")
 
-    def _route(self, scope: Scope, path: str, method: str) -> Route:
+    def _route(self, headers: Headers, path: str, method: str) -> Route:
         route = self._routes.get(path)
         if route is None:
             raise Refusal(Code.NO_SUCH_PATH, "there is nothing here", got=path, expected=sorted(self._routes))
@@ -168,9 +173,9 @@ class Gate:
                 expected=route.method,
                 headers=(("allow", route.method),),
             )
-        _check_size(scope, self._limits.max_body_bytes if route.takes_body else 0)
+        _check_size(headers, self._limits.max_body_bytes if route.takes_body else 0)
         if route.takes_body:
-            _check_media_type(scope)
+            _check_media_type(headers)
         return route
 
     def _claim(self, scope: Scope) -> Claim:
@@ -184,7 +189,7 @@ class Gate:
         self._policy(claim.hotkey)
         return claim
 
-    def _enter(self, slots: ExitStack) -> None:
+    def _enter(self) -> None:
         if self._running >= self._limits.max_concurrent:
             raise Refusal(
                 Code.OVERLOADED,
@@ -195,7 +200,6 @@ class Gate:
             )
         self._running += 1
         self._metrics.running(self._running)
-        slots.callback(self._leave)
 
     def _leave(self) -> None:
         self._running -= 1
@@ -229,12 +233,13 @@ class Gate:
 class _Exchange:
     """One request's two ends, and how far they are."""
 
-    def __init__(self, receive: Receive, send: Send, *, has_body: bool) -> None:
+    def __init__(self, receive: Receive, send: Send, headers: Sequence[tuple[bytes, bytes]]) -> None:
         self.receive = receive
+        self.headers = dict(reversed(headers))
         self._send = send
         self.started = False
         self.status: int | None = None
-        self.has_body = has_body
+        self.has_body = _declares_body(self.headers)
         """Whether a body is (or may be) still to be read."""
 
     async def send(self, message: Message) -> None:
@@ -253,10 +258,6 @@ class _Exchange:
                 dropped += len(message.get("body", b""))
 
 
-def _header(scope: Scope, name: bytes) -> bytes | None:
-    return next((value for key, value in scope["headers"] if key == name), None)
-
-
 def _target(scope: Scope) -> str:
     """The request target as it was sent and signed."""
     target: bytes = scope["raw_path"]
@@ -265,15 +266,13 @@ def _target(scope: Scope) -> str:
     return target.decode("latin-1")
 
 
-def _declares_body(scope: Scope) -> bool:
-    if _header(scope, b"transfer-encoding") is not None:
-        return True
-    return _header(scope, b"content-length") not in (None, b"0")
+def _declares_body(headers: Headers) -> bool:
+    return b"transfer-encoding" in headers or headers.get(b"content-length") not in (None, b"0")
 
 
-def _check_headers(scope: Scope, limit: int) -> None:
+def _check_headers(target: str, headers: Sequence[tuple[bytes, bytes]], limit: int) -> None:
     """The server under us bounds headers only while they are incomplete."""
-    size = len(_target(scope)) + sum(len(name) + len(value) for name, value in scope["headers"])
+    size = len(target) + sum([len(name) + len(value) for name, value in headers])
     if size > limit:
         raise Refusal(
             Code.HEADERS_TOO_LARGE,
@@ -283,13 +282,13 @@ def _check_headers(scope: Scope, limit: int) -> None:
         )
 
 
-def _check_size(scope: Scope, limit: int) -> None:
+def _check_size(headers: Headers, limit: int) -> None:
     """A declared size is refused here; a chunked body, which declares none, is cut off while it is read."""
-    if _header(scope, b"transfer-encoding") is not None:
+    if b"transfer-encoding" in headers:
         if limit == 0:
             raise too_large("a chunked body", 0)
         return
-    length = _header(scope, b"content-length")
+    length = headers.get(b"content-length")
     if length is None:
         if limit:
             raise Refusal(Code.LENGTH_REQUIRED, "say how long the body is", expected="Content-Length")
@@ -299,8 +298,8 @@ def _check_size(scope: Scope, limit: int) -> None:
         raise too_large(f"{length[:20].decode('latin-1')} bytes", limit)
 
 
-def _check_media_type(scope: Scope) -> None:
-    media_type = (_header(scope, b"content-type") or b"").split(b";")[0].strip().lower()
+def _check_media_type(headers: Headers) -> None:
+    media_type = headers.get(b"content-type", b"").split(b";")[0].strip().lower()
     if media_type != b"application/json":
         raise Refusal(
             Code.UNSUPPORTED_MEDIA_TYPE,
@@ -308,7 +307,7 @@ def _check_media_type(scope: Scope) -> None:
             got=media_type.decode("latin-1") or "no Content-Type",
             expected="application/json",
         )
-    encoding = _header(scope, b"content-encoding")
+    encoding = headers.get(b"content-encoding")
     if encoding is not None and encoding.strip().lower() != b"identity":
         raise Refusal(
             Code.UNSUPPORTED_MEDIA_TYPE,

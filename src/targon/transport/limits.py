@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -77,6 +76,21 @@ class _Account:
     running: int = 0
 
 
+class Slot:
+    """A request that counts as running until the block ends."""
+
+    __slots__ = ("_account",)
+
+    def __init__(self, account: _Account) -> None:
+        self._account = account
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, *_: object) -> None:
+        self._account.running -= 1
+
+
 class Limiter:
     """Token buckets and concurrency per key (a hotkey, an address), for a bounded number of keys."""
 
@@ -103,9 +117,8 @@ class Limiter:
             self._refill(account)
             self._judge(account)
 
-    @contextmanager
-    def slot(self, key: str) -> Iterator[None]:
-        """Charge a request to this key, and count it as running until the block ends.
+    def slot(self, key: str) -> Slot:
+        """Charge a request to this key, and count it as running until the block that is entered with this ends.
 
         Raises:
             Refusal: as :meth:`check`.
@@ -120,10 +133,7 @@ class Limiter:
         self._judge(account)
         account.tokens -= 1.0
         account.running += 1
-        try:
-            yield
-        finally:
-            account.running -= 1
+        return Slot(account)
 
     def _refill(self, account: _Account) -> None:
         now = self._monotonic_s()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Sequence
+from typing import Final
 
 import anyio.lowlevel
 from starlette.types import Send
@@ -84,12 +85,14 @@ class EventStream:
     async def _event(self, data: bytes, *, last: bool = False) -> None:
         if not self.started:
             self.started = True
-            headers = _encoded(
-                [("content-type", EVENT_STREAM), ("cache-control", "no-store"), ("x-accel-buffering", "no")]
-            )
-            await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+            await self._send({"type": "http.response.start", "status": 200, "headers": _STREAM_HEADERS})
         await self._send({"type": "http.response.body", "body": data, "more_body": not last})
 
 
 def _encoded(headers: Sequence[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
     return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+
+
+_STREAM_HEADERS: Final = _encoded(
+    [("content-type", EVENT_STREAM), ("cache-control", "no-store"), ("x-accel-buffering", "no")]
+)
