@@ -292,6 +292,21 @@ class OwnForOne(Suited):
         return made
 
 
+class InsteadOfLater(Suited):
+    def _inference(self, block: Block) -> list[Record]:
+        number = self.next
+        shares = list(self.standings.routes(MODEL).items())
+        prover = self._by_uid[routing.pick(draws.route_draw(self._secret, number, 0), shares)]
+        is_audited = self._is_audited(number, prover)
+        made = self.add(self._attempt(prover, block, "inference", Route(turn=0, instead_of=number + 1)))
+        return [*made, *self._answer(number, prover, block, audited=is_audited)]
+
+
+class ChallengedTwice(Suited):
+    def _challenge(self, block: Block) -> list[Record]:
+        return [*super()._challenge(block), *super()._challenge(block)]
+
+
 @pytest.mark.parametrize(
     ("kind", "told", "per_block"),
     [
@@ -301,6 +316,8 @@ class OwnForOne(Suited):
         (OftenRouted, "shares written 4 times", 1),
         (LateTurns, "expected one below 64", 1),
         (OwnForOne, "none was due", 0),
+        (InsteadOfLater, "expected an attempt before it", 1),
+        (ChallengedTwice, "one for each prover drawn", 0),
     ],
 )
 async def test_a_verifier_that_goes_beyond_its_bounds_is_named(
