@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from contextlib import suppress
 from dataclasses import replace
 
@@ -13,6 +14,7 @@ from bittensor.keyfiles import Keypair
 from targon.engines import TaskRefused
 from targon.engines.errors import EngineUnavailable
 from targon.gateway.dispatch_hedging import Hedging
+from targon.gateway.dispatch_pursuit import Pursuit, Run
 from targon.gateway.errors import ServiceFailed
 from targon.gateway.ports import Began, Delta
 from targon.protocol.messages import ChatMessage, GenerateRequest, TokenEvent
@@ -370,3 +372,23 @@ async def test_an_answer_that_the_log_does_not_take_is_not_acknowledged() -> Non
             await all_of(world.dispatcher.fulfil(an_order()))
         assert caught.value.begun
         assert world.metric("targon_dispatch_errands_total", outcome="unsettled") == 1
+
+
+async def test_what_was_said_is_let_go_of_at_once_when_an_order_has_ended() -> None:
+    """Not when the garbage collector comes by: under load it would have much to look through."""
+    async with a_world(CountingEngine()) as world:
+        await all_of(world.dispatcher.fulfil(an_order()))  # what is imported and kept on first use
+        gc.collect()
+        older = [id(one) for one in gc.get_objects() if isinstance(one, Run | Pursuit)]  # of other tests
+        gc.disable()
+        try:
+            await all_of(world.dispatcher.fulfil(an_order()))
+            while world.dispatcher._errands:
+                await anyio.sleep(0.01)
+            await anyio.sleep(0.01)
+            left = [
+                one for one in gc.get_objects() if isinstance(one, Run | Pursuit) and id(one) not in older
+            ]
+            assert left == []
+        finally:
+            gc.enable()

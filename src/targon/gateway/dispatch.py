@@ -12,9 +12,10 @@ import asyncio
 from collections.abc import AsyncGenerator
 
 import anyio
-from anyio.abc import TaskGroup, TaskStatus
+from anyio.abc import TaskStatus
 from prometheus_client import CollectorRegistry
 
+from targon.gateway.dispatch_buffer import Bell
 from targon.gateway.dispatch_errands import ErrandRunner, Patience
 from targon.gateway.dispatch_hedging import FirstTokenTimes, HedgeBudget
 from targon.gateway.dispatch_metrics import DispatchMetrics
@@ -58,7 +59,10 @@ class Dispatcher:
         self._monotonic_s = (clock or Clock()).monotonic_s
         self._pursuits: set[Pursuit] = set()
         self._errands: set[Run] = set()
-        self._tasks: TaskGroup | None = None
+        # asyncio's own: a task of anyio's costs seven times as much, and no errand is cancelled by its group
+        self._tasks: asyncio.TaskGroup | None = None
+        self._ended = Bell()
+        """Rings when the last errand has ended."""
         self._draining = False
         self._budget = HedgeBudget(self._patience.hedging)
         self._times = FirstTokenTimes(self._patience.hedging)
@@ -83,7 +87,7 @@ class Dispatcher:
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Carry errands until cancelled; those under way are withdrawn then, and that is logged."""
-        async with anyio.create_task_group() as tasks:
+        async with asyncio.TaskGroup() as tasks:
             self._tasks = self._runner.beside = tasks
             try:
                 task_status.started()
@@ -91,6 +95,9 @@ class Dispatcher:
             finally:
                 self._tasks = self._runner.beside = None
                 self._hang_up()
+                with anyio.CancelScope(shield=True):
+                    while self._errands:
+                        await self._ended.wait()
 
     async def drain(self, within_s: float) -> None:
         """Take no more orders, let those under way end well, and after a time hang up on the rest."""
@@ -191,10 +198,13 @@ class Dispatcher:
         run = pursuit.another(because)
         pursuit.sent_s = asyncio.get_running_loop().time()
         self._errands.add(run)
-        self._tasks.start_soon(self._carry, run)
+        self._tasks.create_task(self._carry(run))
 
     async def _carry(self, run: Run) -> None:
         try:
             await self._runner.run(run)
         finally:
             self._errands.discard(run)
+            run.part()
+            if not self._errands:
+                self._ended.ring()

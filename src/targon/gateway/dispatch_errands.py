@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 
 import anyio
 import structlog
-from anyio.abc import TaskGroup
 
 from targon.gateway.dispatch_hedging import FirstTokenTimes, Hedging
 from targon.gateway.dispatch_metrics import DispatchMetrics
@@ -94,7 +93,7 @@ class ErrandRunner:
         self._times = times
         self._metrics = metrics
         self._monotonic_s = monotonic_s
-        self.beside: TaskGroup | None = None
+        self.beside: asyncio.TaskGroup | None = None
         """Runs what an errand needs beside its stream; None: it isn't open."""
         self._log = structlog.get_logger("targon.gateway")
 
@@ -222,7 +221,7 @@ class ErrandRunner:
         """Have it counted while the answer is streamed; where we stop already, it is estimated."""
         if self.beside is not None:
             pursuit.prompt = PromptCount(pursuit.order.messages)
-            self.beside.start_soon(pursuit.prompt.run, self._desk)
+            self.beside.create_task(pursuit.prompt.run(self._desk))
 
     def _checked(self, run: Run, errand: Errand, answer: Answer) -> Answer | BadResponse:
         """An answer that says what was streamed; the client has compared the token ids already."""
@@ -247,7 +246,8 @@ class ErrandRunner:
         """Have the desk log how it ended. The user hears of a failure at once, of an answer once the log has it."""
         said = "unsettled"
         try:
-            with anyio.fail_after(self._patience.settle_s, shield=True):
+            last_s = asyncio.get_running_loop().time() + self._patience.settle_s
+            with anyio.CancelScope(shield=True, deadline=last_s) as scope:
                 if isinstance(outcome, Answer):
                     said = await self._answered(run, errand, outcome)
                 elif isinstance(outcome, Refused) and outcome.code in CANT and not run.begun:
@@ -263,6 +263,8 @@ class ErrandRunner:
                     self._tell(run)
                     await self._desk.withdrawn(errand, outcome)
                     said = outcome
+            if scope.cancelled_caught:
+                raise TimeoutError
         except Exception as error:  # noqa: BLE001 - as above
             # The attempt stays open in the log, and is ended there when the verifier starts again.
             self._report("an errand was not settled", error, attempt=errand.request.attempt)

@@ -139,6 +139,11 @@ class Run:
         else:
             self.pursuit.bell.ring()
 
+    def part(self) -> None:
+        """Its task has ended: let go of the order, which holds it. Else only a search for cycles would free the two,
+        and with them all that was said."""
+        del self.pursuit
+
     def conclude(self, end: Finished | ServiceFailed) -> None:
         """Tell the order how the answer that it was given ended."""
         self.end = end
