@@ -10,7 +10,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import AsyncExitStack, aclosing
+from contextlib import aclosing
 from functools import lru_cache
 from types import TracebackType
 from typing import Self, TypeVar
@@ -120,10 +120,8 @@ class NeuronClient:
         """
         if not request.stream:
             raise ValueError("the request says stream=false, expected true: use generate()")
-        async with AsyncExitStack() as stack:
-            exchange = await self._post(
-                stack, axon, request, signer, deadlines or self._deadlines, EVENT_STREAM
-            )
+        exchange = await self._post(axon, request, signer, deadlines or self._deadlines, EVENT_STREAM)
+        try:
             reading = StreamReading(axon, request, exchange)
             decoder = EventDecoder()
             async for chunk in exchange.chunks():
@@ -139,6 +137,8 @@ class NeuronClient:
                         return
                     yield part
             raise Disconnected(axon, "the stream ended before its signed answer")
+        finally:
+            self._end(exchange)
 
     async def status(
         self, axon: Endpoint, prover: Hotkey, signer: Signer, *, deadlines: Deadlines | None = None
@@ -227,19 +227,23 @@ class NeuronClient:
         media_type: str = JSON,
         max_bytes: int = BASE_RESPONSE_BYTES,
     ) -> bytes:
-        async with AsyncExitStack() as stack:
-            waits = deadlines or self._deadlines
-            exchange = await self._open(
-                stack, axon, "GET", target, b"", receiver, signer, waits, max_bytes, media_type, whole=True
-            )
+        waits = deadlines or self._deadlines
+        exchange = await self._open(
+            axon, "GET", target, b"", receiver, signer, waits, max_bytes, media_type, whole=True
+        )
+        try:
             return await exchange.read()
+        finally:
+            self._end(exchange)
 
     async def _whole(
         self, axon: Endpoint, request: GenerateRequest, signer: Signer, deadlines: Deadlines
     ) -> Answer:
-        async with AsyncExitStack() as stack:
-            exchange = await self._post(stack, axon, request, signer, deadlines, JSON)
+        exchange = await self._post(axon, request, signer, deadlines, JSON)
+        try:
             body = await exchange.read()
+        finally:
+            self._end(exchange)
         response = parse_response(axon, body)
         timing = Timing(
             first_token_s=None,
@@ -253,7 +257,6 @@ class NeuronClient:
 
     async def _post(
         self,
-        stack: AsyncExitStack,
         axon: Endpoint,
         request: GenerateRequest,
         signer: Signer,
@@ -262,7 +265,6 @@ class NeuronClient:
     ) -> Exchange:
         limit = min(MAX_RESPONSE_BYTES, BASE_RESPONSE_BYTES + BYTES_PER_TOKEN * request.sampling.max_tokens)
         return await self._open(
-            stack,
             axon,
             "POST",
             GENERATE,
@@ -277,7 +279,6 @@ class NeuronClient:
 
     async def _open(
         self,
-        stack: AsyncExitStack,
         axon: Endpoint,
         method: str,
         target: str,
@@ -297,38 +298,46 @@ class NeuronClient:
         no more time, so nobody wins by hanging up. If the first copy did arrive, the other side may still be about
         to see that its caller is gone, and refuse the second till then: it is asked again for a while. Whoever says
         to the end that it has answered has read the request and given nothing for it, as anyone who hangs up.
+
+        Whoever calls this ends the exchange that it returns (:meth:`_end`).
         """
         if self._pool is None:
             raise RuntimeError("the client is not open: use it in `async with`")
         key = _key(axon, receiver, self._tls)
         await self._slots.acquire()
-        stack.callback(self._slots.release)
         exchange = Exchange(axon, deadlines, max_bytes, self._clock.monotonic_s)
-        stack.callback(exchange.close)
         lost: Stale | None = None
         pauses_s = iter(AGAIN_S)
-        while True:
-            headers = sign(
-                signer, method=method, target=target, body=body, receiver=receiver, nonce_ns=self._nonce()
-            )
-            sent = _request(key, method, target, headers, body)
-            try:
-                await exchange.start(self._pool, key, sent, whole=whole, again=lost is not None)
-                await exchange.accept(media_type)
-                break
-            except Stale as error:
-                lost = error
-            except Refused as error:
-                pause_s = next(pauses_s, None)
-                if lost is None or error.code != Code.ALREADY_ANSWERED:
-                    raise
-                if pause_s is None:
-                    raise lost from error
-                await anyio.sleep(pause_s)
+        try:
+            while True:
+                headers = sign(
+                    signer, method=method, target=target, body=body, receiver=receiver, nonce_ns=self._nonce()
+                )
+                sent = _request(key, method, target, headers, body)
+                try:
+                    await exchange.start(self._pool, key, sent, whole=whole, again=lost is not None)
+                    await exchange.accept(media_type)
+                    break
+                except Stale as error:
+                    lost = error
+                except Refused as error:
+                    pause_s = next(pauses_s, None)
+                    if lost is None or error.code != Code.ALREADY_ANSWERED:
+                        raise
+                    if pause_s is None:
+                        raise lost from error
+                    await anyio.sleep(pause_s)
+        except BaseException:
+            self._end(exchange)
+            raise
         if requests.isEnabledFor(logging.DEBUG):
             url = f"{'http' if key[2] is None else 'https'}://{_host(key)}{target}"
             requests.debug("asked %s %s: %d in %.3f s", method, url, exchange.status, exchange.elapsed_s)
         return exchange
+
+    def _end(self, exchange: Exchange) -> None:
+        exchange.close()
+        self._slots.release()
 
     def _nonce(self) -> int:
         """Now, and never the same twice."""

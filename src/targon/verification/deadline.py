@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
-
-import anyio
 
 from targon.engines import EngineUnavailable
 
@@ -19,7 +18,7 @@ async def within(deadline_s: float | None, call: Callable[[], Awaitable[T]]) -> 
         EngineUnavailable: if no answer came in time; else what the call raises.
     """
     try:
-        with anyio.fail_after(deadline_s):
+        async with asyncio.timeout(deadline_s):
             return await call()
     except TimeoutError as error:
         limit = "its own limit" if deadline_s is None else f"{deadline_s:g} s"

@@ -104,7 +104,9 @@ def _check_counts(request: GenerateRequest, completion: Completion) -> Verdict |
 
 
 def _check_tokens(completion: Completion, identity: ModelIdentity) -> Verdict | None:
-    outside = next((token for token in completion.token_ids if not 0 <= token < identity.vocab_size), None)
+    ids = completion.token_ids
+    inside = min(ids) >= 0 and max(ids) < identity.vocab_size
+    outside = None if inside else next(token for token in ids if not 0 <= token < identity.vocab_size)
     if outside is None:
         return None
     return failed(
@@ -165,5 +167,7 @@ def _check_logprobs(completion: Completion) -> Verdict | None:
         return None
     if len(logprobs) != len(completion.token_ids):
         return failed(METHOD, f"got {len(logprobs)} log-probabilities for {len(completion.token_ids)} tokens")
-    bad = next((value for value in logprobs if not (math.isfinite(value) and value <= 0.0)), None)
-    return None if bad is None else failed(METHOD, f"got log-probability {bad}, expected a finite value ≤ 0")
+    if all(map(math.isfinite, logprobs)) and max(logprobs, default=0.0) <= 0.0:
+        return None
+    bad = next(value for value in logprobs if not (math.isfinite(value) and value <= 0.0))
+    return failed(METHOD, f"got log-probability {bad}, expected a finite value ≤ 0")
