@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
+from operator import attrgetter
 from types import MappingProxyType
 from typing import Final
 
@@ -31,7 +32,8 @@ logger = structlog.get_logger(__name__)
 SNAPSHOT_VERSION: Final = 6
 """Counted up whenever :class:`State` changes its shape; an older snapshot is then folded anew."""
 
-_VIEW_FIELDS = tuple(f.name for f in fields(ProverState))
+_FIELDS = tuple(f.name for f in fields(ProverState))
+_values_of = attrgetter(*_FIELDS)
 
 
 class Standings:
@@ -39,6 +41,8 @@ class Standings:
 
     def __init__(self) -> None:
         self._s = State()
+        self._views: dict[Hotkey, ProverStanding] = {}
+        """Of this record: who draws a prover looks at it several times before the next."""
 
     # -- reading -------------------------------------------------------------------------------------
 
@@ -216,11 +220,16 @@ class Standings:
         Raises:
             InvalidHistory: if it cannot follow; nothing has changed then.
         """
+        self._views.clear()
         rules.fold(self._s, record)
 
     def _view(self, state: ProverState) -> ProverStanding:
-        trial = rewards.on_probation(state.verified_tokens, self.profile)
-        return ProverStanding(**{name: getattr(state, name) for name in _VIEW_FIELDS}, on_probation=trial)
+        view = self._views.get(state.hotkey)
+        if view is None:
+            trial = rewards.on_probation(state.verified_tokens, self.profile)
+            kept = dict(zip(_FIELDS, _values_of(state), strict=True))
+            view = self._views[state.hotkey] = ProverStanding(**kept, on_probation=trial)
+        return view
 
     # -- snapshots -----------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ it, so that it alone refuses.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from json.encoder import encode_basestring as _quoted  # escapes what RFC 8785 escapes, and nothing else; in C
 from typing import Any, Final
 
@@ -93,8 +93,25 @@ def _object(value: dict[str, Any]) -> str:
 def _array(value: list[Any] | tuple[Any, ...]) -> str:
     write = _ARRAYS.get(type(value[0])) if value else None
     if write is not None and len(set(map(type, value))) == 1:
-        return "[" + ",".join(map(write, value)) + "]"
+        return "[" + write(value) + "]"
     return "[" + ",".join(map(_text, value)) + "]"
+
+
+def _strings(value: Sequence[str]) -> str:
+    return ",".join(map(_quoted, value))
+
+
+def _integers(value: Sequence[int]) -> str:
+    if min(value) >= -_MAX_INTEGER and max(value) <= _MAX_INTEGER:
+        return ",".join(map(repr, value))
+    return ",".join(map(_integer, value))
+
+
+def _floats(value: Sequence[float]) -> str:
+    shown = ",".join(map(repr, value))
+    if "e" in shown or "n" in shown or ".0" in shown:  # one of them may have another form here than in Python
+        return ",".join(map(_float, value))
+    return shown
 
 
 def _integer(value: int) -> str:
@@ -128,4 +145,4 @@ _WRITERS: Final[dict[type, Callable[[Any], str]]] = {
     bool: lambda value: "true" if value else "false",
     type(None): lambda _: "null",
 }
-_ARRAYS: Final[dict[type, Callable[[Any], str]]] = {str: _quoted, int: _integer, float: _float}
+_ARRAYS: Final[dict[type, Callable[[Any], str]]] = {str: _strings, int: _integers, float: _floats}

@@ -31,12 +31,12 @@ Digest = NewType("Digest", str)
 AttemptNumber = NewType("AttemptNumber", int)
 """An attempt's place in the verifier's log: the sequence number of its ``attempt`` event."""
 
-_HEX = re.compile(r"[0-9a-f]*")
-
 
 def _hex_of(length: int) -> AfterValidator:
+    matched = re.compile(f"[0-9a-f]{{{length}}}").fullmatch
+
     def check(value: str) -> str:
-        if len(value) != length or not _HEX.fullmatch(value):
+        if matched(value) is None:
             raise ValueError(f"got {value[:80]!r}, expected {length} lower-case hex digits")
         return value
 

@@ -13,6 +13,7 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from targon.engines import Engine, EngineError, TaskRefused
@@ -145,9 +146,14 @@ def check_order(order: Order) -> None:
         Unservable: naming the parameter, what was got and what is possible.
     """
     try:
-        check_sampling(sampling_of(order, "targon/1", 0, 1))
+        _check_drawn(order.temperature, order.top_p, order.top_k)
     except UnsupportedSampling as error:
         raise Unservable(error.parameter, "unsupported_value", str(error)) from error
+
+
+@lru_cache(maxsize=1024)  # the same few are asked for over and over
+def _check_drawn(temperature: float, top_p: float, top_k: int) -> None:
+    check_sampling(Sampling(seed=u64_hex(0), temperature=temperature, top_p=top_p, top_k=top_k, max_tokens=1))
 
 
 def sampling_of(order: Order, dialect: Dialect, seed: int, max_tokens: int) -> Sampling:
