@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from targon.ledger import Answered, Verdict
+from targon.ledger import Answered, Event, Verdict
 from targon.transport.errands import NotReady
+from targon.verifier.audits import AT_ONCE
 from targon.verifier.backlog import LATE_BLOCKS, MOST, Backlog
+from targon.verifier.delivery import inconclusive_delivery
+from targon.verifier.retained import Content
 from tests.tiny_engine import TinyEngine
 from tests.verifier.conftest import World
 from tests.verifier.office import office, order, own_inferences, routed
@@ -120,3 +123,38 @@ async def test_what_waited_before_a_restart_counts_after_it(
             away.down = False
             monkeypatch.setattr("targon.verifier.backlog.MOST", 10_000)
             await again.serve()
+
+
+class CountedEngine(TinyEngine):
+    """Counts how often it is asked whether it works."""
+
+    checks = 0
+
+    async def check(self) -> None:
+        self.checks += 1
+        await super().check()
+
+
+@pytest.mark.anyio
+async def test_the_engine_is_asked_whether_it_works_now_and_then_and_after_an_audit_that_came_to_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def judged(events: list[Event]) -> int:
+        return sum(isinstance(e, Verdict) and e.attempt in routed(events) for e in events)
+
+    async def nothing(content: Content, _: float, *, counted: bool = True) -> tuple[Verdict, None]:
+        return inconclusive_delivery(content.request.attempt_number, "targon/1", "lost", replied=True), None
+
+    monkeypatch.setattr("targon.verifier.audits.TRUSTED_S", 3_600.0)
+    async with world.prover("Honest"), office(world) as here:
+        audits = here.desk._audits
+        monkeypatch.setattr(audits, "_engine", engine := CountedEngine())
+        monkeypatch.setattr(audits, "_trusted_until_s", float("-inf"))
+        while judged(events := await world.events()) < 6:
+            await here.serve()
+        assert engine.checks <= AT_ONCE
+        monkeypatch.setattr(audits._asker, "judge", nothing)
+        before, asked = judged(events), engine.checks
+        while judged(await world.events()) < before + 8:  # some were judged before, and not written yet
+            await here.serve()
+        assert engine.checks > asked

@@ -31,6 +31,9 @@ RETRY_S: Final = 5.0
 """Pause while the reference engine is away."""
 BEHIND_RETRY_S: Final = 60.0
 """What users are told to wait while audits wait for too long: to catch up takes minutes."""
+TRUSTED_S: Final = 1.0
+"""The reference engine is asked again whether it works after this, or after an audit that came to nothing: so when it
+goes away, no more are lost than are under way."""
 
 logger = structlog.get_logger(__name__)
 
@@ -56,6 +59,7 @@ class Audits:
         self._backlog = Backlog()
         self._behind = False
         self._ready = anyio.Semaphore(0)
+        self._trusted_until_s = float("-inf")
 
     async def resume(self, retained: Retained) -> None:
         """Take up what an earlier run left; what it kept of others is deleted."""
@@ -141,6 +145,8 @@ class Audits:
             verdict, judgement = await self._asker.judge(
                 content, TIERS[tier].similarity_threshold, counted=asked.counted
             )
+            if verdict.outcome == "inconclusive":
+                self._trusted_until_s = float("-inf")
         await self._book.record(verdict, judgement, Hotkey(asked.prover))
         await self._retained.forget(attempt)
         self._metrics.judged(verdict)
@@ -155,7 +161,7 @@ class Audits:
     async def _until_the_engine_works(self) -> None:
         """An audit can wait; an inconclusive verdict would be for good."""
         failing = False
-        while True:
+        while anyio.current_time() >= self._trusted_until_s:
             try:
                 await self._engine.check()
             except EngineError as error:
@@ -164,4 +170,4 @@ class Audits:
                 failing = True
                 await anyio.sleep(RETRY_S)
             else:
-                return
+                self._trusted_until_s = anyio.current_time() + TRUSTED_S
