@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import anyio
 import pytest
 from anyio.abc import ByteStream
-from starlette.types import Receive, Send
+from starlette.types import Receive, Scope, Send
 
 from targon.protocol.messages import GenerateRequest, GenerateResponse, TokenEvent
 from targon.protocol.primitives import TokenId
@@ -28,6 +29,7 @@ from targon.transport import (
     TransportError,
     while_connected,
 )
+from targon.transport.served_request import ServedRequest, WriteFlow
 from tests.transport.world import (
     ALICE,
     STREAM_HEAD,
@@ -258,11 +260,10 @@ async def test_events_that_are_ready_together_leave_together_and_no_other_waits(
 
     async def handler(signed: SignedRequest, receive: Receive, send: Send) -> None:
         stream = EventStream(send)
-        for token in (5, 6):
-            await stream.token(TokenEvent(token_ids=(TokenId(token),), text="x"))
-        await anyio.sleep(0.2)
-        await stream.token(TokenEvent(token_ids=(TokenId(7),), text="x"))
-        await anyio.sleep(0.2)
+        for tokens in ((4,), (5, 6), (7,)):
+            for token in tokens:
+                await stream.token(TokenEvent(token_ids=(TokenId(token),), text="x"))
+            await anyio.sleep(0.2)
         await stream.done(a_response(REQUEST))
 
     body = REQUEST.to_bytes()
@@ -272,12 +273,50 @@ async def test_events_that_are_ready_together_leave_together_and_no_other_waits(
             while not pieces or not pieces[-1].endswith(b"0\r\n\r\n"):
                 pieces.append(await stream.receive())
 
-    assert [piece.count(b'"token_ids":[5]') + piece.count(b'"token_ids":[6]') for piece in pieces[:2]] == [
-        2,
-        0,
-    ]
-    assert b'"token_ids":[7]' in pieces[1]
-    assert b"event: done" not in pieces[1]
+    came = [[token for token in range(4, 8) if b'"token_ids":[%d]' % token in piece] for piece in pieces[:3]]
+    assert came == [[4], [5, 6], [7]]
+    assert b"event: done" not in pieces[2]
+
+
+async def test_what_is_said_first_leaves_before_anybody_else_has_a_turn() -> None:
+    written: list[bytes] = []
+    before: list[int] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        before.append(len(written))
+        await send({"type": "http.response.body", "body": b"first", "more_body": True})
+        before.append(len(written))
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    request = ServedRequest(Written(written))
+    request.scope = {"method": "GET", "http_version": "1.1"}
+    await request.run(app)
+
+    assert before == [0, 1]
+    assert written[0].startswith(b"HTTP/1.1 200 OK\r\n")
+    assert written[0].endswith(b"5\r\nfirst\r\n")
+
+
+class Written:
+    """A connection that keeps what is written to it."""
+
+    def __init__(self, written: list[bytes]) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.writes = WriteFlow()
+        self._written = written
+
+    def write(self, data: bytes) -> None:
+        self._written.append(data)
+
+    def resume_reading(self) -> None:
+        pass
+
+    def answered(self, request: ServedRequest) -> None:
+        pass
+
+    def break_off(self, last_words: bytes | None) -> None:
+        raise AssertionError("it was answered")
 
 
 async def test_a_stream_that_ends_without_its_receipt_is_disconnected() -> None:

@@ -210,8 +210,8 @@ class ServedRequest:
             raise RuntimeError("a header of the answer holds a line break")
 
     def _piece(self, body: bytes, *, last: bool) -> None:
-        """Take a piece. Pieces that are ready together go out together, as soon as the loop is free to: who sends
-        many without waiting in between pays for one write."""
+        """Take a piece. The first one goes out at once: somebody waits for it. Later ones that are ready together go
+        out together, as soon as the loop is free to: who sends many without waiting in between pays for one write."""
         if not self._without_body:
             if self._left is not None:
                 self._left -= len(body)
@@ -223,7 +223,7 @@ class ServedRequest:
             self.answered = True
             self._news.set()
             self._connection.answered(self)
-        elif len(self._unsent) > TOGETHER_BYTES:
+        elif not self._began or len(self._unsent) > TOGETHER_BYTES:
             self._flush()
         elif not self._flushing:
             self._flushing = True

@@ -37,7 +37,7 @@ class Journal:
         self._log = log
         self.standings = standings
         self._head = head
-        self._lock = anyio.Lock()
+        self._lock = anyio.Lock(fast_acquire=True)
         self._waiting: list[_Entry] = []
         self._writing = False
         self._followers: list[Callable[[Sequence[Record]], None]] = []

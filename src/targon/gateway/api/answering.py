@@ -38,6 +38,8 @@ class Answering:
         self._held = [bytearray() for _ in request.orders]
         """Events of answers that began before the last one did. Were they not read, it would look as if nobody
         read them, and they would be given up."""
+        self._opening = b""
+        """What comes before everything else, and goes out with the first of it."""
         self._ended: dict[int, Finished] = {}
 
     def used(self, *, left: bool) -> Usage:
@@ -108,6 +110,8 @@ class Answering:
                     self._ended[place] = piece
                     event = writer.finish(place, piece, full=self._exchange.wants_all)
                 if self._all_began.is_set():
+                    if self._opening:
+                        event, self._opening = self._opening + event, b""
                     if event:
                         await send({"type": "http.response.body", "body": event, "more_body": True})
                     continue
@@ -124,11 +128,9 @@ class Answering:
             return
         header = _receipt_header([self._receipts[one] for one in range(self._count)])
         await self._exchange.start(send, 200, [*EVENTS, header, *limits])
-        roles = b"".join(map(writer.role, range(self._count)))
-        if roles:
-            await send({"type": "http.response.body", "body": roles, "more_body": True})
+        self._opening = b"".join(map(writer.role, range(self._count)))
         while any(self._held):  # more may come while some is sent
-            held = b"".join(self._held)
+            held, self._opening = b"".join([self._opening, *self._held]), b""
             for one in self._held:
                 one.clear()
             await send({"type": "http.response.body", "body": held, "more_body": True})

@@ -1,20 +1,21 @@
-"""The log port over an SQLite file. The file's blocking calls run in a worker thread, one at a time."""
+"""The log port over an SQLite file. The file's blocking calls run in a thread of its own, one at a time."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
 import anyio
-import anyio.to_thread
 
 from targon.ledger.errors import LogUnavailable
 from targon.ledger.events import Event
 from targon.ledger.port import Head, Pair, Record, Snapshot, chained
 from targon.ledger.row import Row
 from targon.ledger.sqlite.file import LogFile
+from targon.ledger.sqlite.thread import CallThread
 from targon.protocol.records import LogLine
 
 _BATCH: Final = 256
@@ -26,9 +27,9 @@ T = TypeVar("T")
 class SqliteLog:
     """A log in one SQLite file; open it with :meth:`open`, and close it with :meth:`aclose`."""
 
-    def __init__(self, file: LogFile, limiter: anyio.CapacityLimiter) -> None:
+    def __init__(self, file: LogFile, thread: CallThread) -> None:
         self._file: LogFile | None = file
-        self._limiter = limiter
+        self._thread = thread
 
     @classmethod
     async def open(cls, path: Path, *, read_only: bool = False) -> SqliteLog:
@@ -40,9 +41,13 @@ class SqliteLog:
             LogUnavailable: if the file is no log, another process is writing to it, or there is none to read.
             CorruptLog: naming the first wrong record since the newest snapshot.
         """
-        limiter = anyio.CapacityLimiter(1)
         opener = LogFile.open_read_only if read_only else LogFile.create_or_open
-        return cls(await anyio.to_thread.run_sync(opener, path, limiter=limiter), limiter)
+        thread = CallThread(f"log {path.name}")
+        try:
+            return cls(await thread.call(partial(opener, path)), thread)
+        except BaseException:
+            thread.stop()
+            raise
 
     async def head(self) -> Head:
         return await self._visit(LogFile.head)
@@ -110,9 +115,10 @@ class SqliteLog:
         file, self._file = self._file, None
         if file is not None:
             with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(file.close, limiter=self._limiter)
+                await self._thread.call(file.close)
+            self._thread.stop()
 
     async def _visit(self, visit: Callable[[LogFile], T]) -> T:
         if self._file is None:
             raise LogUnavailable("the log was closed, expected it to be open")
-        return await anyio.to_thread.run_sync(visit, self._file, limiter=self._limiter)
+        return await self._thread.call(partial(visit, self._file))
