@@ -28,6 +28,7 @@ from targon.gateway.ports import Orders
 from targon.gateway.refusals import SERVER, ApiError, of_service, stopping
 from targon.transport import ClientGone, Limits
 from targon.transport.errands import DeskError
+from targon.transport.served_request import ServedRequest
 
 logger = structlog.get_logger(__name__)
 
@@ -123,19 +124,7 @@ class Handler:
         try:
             request = reader(await exchange.body(receive, self._limits))
             require(account, "inference", request.model)
-            async with asyncio.TaskGroup() as tasks:
-                # Its own task, so that a client that leaves is seen at once. What is sent to one goes nowhere.
-                work = tasks.create_task(self._work(exchange, request, send))
-                self._working.add(work)
-                work.add_done_callback(self._working.discard)
-                self._metrics.running(len(self._working))
-                while (await receive())["type"] != "http.disconnect":
-                    pass
-                if not exchange.completed:
-                    self._metrics.abandoned()
-                    if exchange.begun:
-                        await asyncio.wait([work], timeout=self._bounds.left_s)
-                    work.cancel()
+            await self._while_there(exchange, request, receive, send)
         except ApiError as error:
             await exchange.fail(send, error)
         except ClientGone:
@@ -144,6 +133,44 @@ class Handler:
             self._taken_on -= 1
             account.leave()
             self._metrics.running(len(self._working))
+
+    async def _while_there(self, exchange: Exchange, request: Request, receive: Receive, send: Send) -> None:
+        """Answer. A client that leaves is seen at once; what is sent to one goes nowhere."""
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None
+        assert isinstance(receive, ServedRequest)  # no other server serves us
+        given_up = False
+        timer: asyncio.TimerHandle | None = None
+
+        def give_up() -> None:
+            nonlocal given_up
+            given_up = True
+            task.cancel()
+
+        def leave() -> None:
+            nonlocal timer
+            if not exchange.completed:
+                self._metrics.abandoned()
+                if exchange.begun:
+                    timer = loop.call_later(self._bounds.left_s, give_up)
+                else:
+                    give_up()
+
+        self._working.add(task)
+        self._metrics.running(len(self._working))
+        receive.on_leave(leave)
+        try:
+            await self._work(exchange, request, send)
+        except asyncio.CancelledError:
+            if not given_up or task.cancelling() > 1:
+                raise  # the server ends it
+        finally:
+            receive.on_leave(None)
+            self._working.discard(task)
+            if timer is not None:
+                timer.cancel()
+            if given_up:
+                task.uncancel()
 
     def _let_in(self, exchange: Exchange) -> None:
         if self.draining:
