@@ -7,7 +7,7 @@ import asyncio
 import uvloop
 
 from benchmarks.gateway.ours import Network
-from benchmarks.gateway.processes import get, memory_mb
+from benchmarks.gateway.processes import allow_open_files, get, memory_mb
 from benchmarks.gateway.streams import held
 from benchmarks.row import Row
 
@@ -16,7 +16,10 @@ IDLE_QUICK = 1_000
 STALLED = 200
 LONG = 4_000
 """Tokens of an answer that nobody reads: about a megabyte of events."""
-FOREVER_S = 300.0
+IDLE_S = 15.0
+"""Between two tokens of an idle stream: a prover that is silent for 20 s is given up."""
+SPARE_FILES = 100
+"""Of a process that holds streams, which takes two for each."""
 SETTLE_S = 5.0
 STALL_S = 20.0
 
@@ -25,16 +28,21 @@ def run(ours: Network, *, quick: bool) -> list[Row]:
     """Measure both."""
     rows = []
     try:
-        rows += uvloop.run(_idle(ours, IDLE_QUICK if quick else IDLE))
+        rows += uvloop.run(_idle(ours, IDLE_QUICK if quick else min(IDLE, _most())))
         rows += uvloop.run(_stalled(ours))
     finally:
         get(ours.engine_port, "/pace?")
     return rows
 
 
+def _most() -> int:
+    """How many streams a process may hold by its limit of open files."""
+    return (allow_open_files() - SPARE_FILES) // 2
+
+
 async def _idle(ours: Network, count: int) -> list[Row]:
-    """Streams whose first token came, and whose next one doesn't."""
-    get(ours.engine_port, f"/pace?each={FOREVER_S}")
+    """Streams whose first token came, and whose next ones come seldom."""
+    get(ours.engine_port, f"/pace?each={IDLE_S}")
     verifier, prover = ours.processes["verifier"], ours.processes["prover"]
     before = memory_mb(verifier)
     with held() as streams:

@@ -79,7 +79,7 @@ class Connection(asyncio.Protocol):
             if b'"content":"' in event and b'"content":""' not in event:
                 self.tokens.append(now)
                 self.began.set()
-            elif b"data: [DONE]" in event:
+            elif b"data: [DONE]" in event or b'data: {"error"' in event:
                 self._end()
 
     def _end(self) -> None:
