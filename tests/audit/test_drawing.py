@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from targon.audit.drawing import Hmac, Secrets
+from targon.audit.revealed import Hmac, Secrets
 from targon.ledger import chain_records
 from targon.ledger.port import EMPTY
 from targon.protocol import draws

@@ -133,6 +133,52 @@ def test_what_is_refused_at_length_is_refused(event: Attempt | Answered, data: s
         lean.check_canonical(changed)
 
 
+@given(ATTEMPTS | ANSWERS, st.data())
+def test_a_line_tells_of_the_event_that_stands_in_it(event: Attempt | Answered, data: st.DataObject) -> None:
+    content = bytearray(event.to_bytes())
+    if data.draw(st.booleans()):
+        at = data.draw(st.integers(0, len(content) - 1))
+        content[at : at + 1] = data.draw(st.sampled_from([b"", b"0", b"A", b'"', b" ", b"\n", b"\xff", b"g"]))
+    line = b'{"event":%b,"hash":"%b"' % (bytes(content), b"ab" * 32)
+    text = line.decode("latin-1")
+    found = lean.attempt_line(text, 0) or lean.answered_line(text, 0)
+    if found is None:
+        return  # it is parsed at length
+    assert text[: found[1]] == line[:-1].decode("latin-1")
+    assert found[2] == "ab" * 32
+    assert type(found[0]) is type(lean.parse(bytes(content)))
+    assert found[0] == lean.parse(bytes(content))
+
+
+def test_usual_lines_are_taken_apart_at_once() -> None:
+    body = ReceiptBody(
+        salt="1a" * 32,
+        genesis="2b" * 32,
+        netuid=4,
+        verifier=VERIFIER,
+        prover=ALICE,
+        attempt="00" * 8,
+        block=Block(5),
+        request_digest="3c" * 32,
+        completion_digest="4d" * 32,
+        model="SmolLM2-135M-Instruct",
+        model_digest="5e" * 32,
+        issued_at=1_790_000_000,
+    )
+    answered = Answered(
+        attempt=0,
+        block=Block(5),
+        audited=False,
+        tokens=64,
+        tokens_per_s=41.5,
+        receipt=Receipt(body=body, signature="6f" * 64),
+    )
+    line = '{"event":' + answered.to_bytes().decode() + ',"hash":"' + "ab" * 32
+    assert lean.answered_line(line, 0) is not None
+    assert lean.answered_line(line.replace("6f6f", "6F6f", 1), 0) is None
+    assert lean.answered_line(line.replace("6f6f", "6f f", 1), 0) is None
+
+
 @pytest.mark.parametrize(
     "event",
     [

@@ -64,9 +64,10 @@ def conviction(after: EvidenceState, **changes: Any) -> dict[str, Any]:
 def found(*events: dict[str, Any]) -> list[str]:
     ours = calibration()
     proving = Proving({ours.digest(): ours})
-    proving.take(0, {"kind": "calibration_adopted", "model": MODEL, "calibration": ours.digest()})
-    for seq, event in enumerate(events, 1):
-        proving.take(seq, event)
+    adopted = {"kind": "calibration_adopted", "model": MODEL, "calibration": ours.digest()}
+    for seq, event in enumerate([adopted, *events]):
+        proving.take(seq, event, 1_000)
+    proving.settle(len(events) + 1)
     return [str(fault) for fault in proving.faults.kept]
 
 

@@ -10,9 +10,10 @@ which no log can show. But each is counted, so that who is passed over more ofte
 
 from __future__ import annotations
 
-import hashlib
+import math
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Final
@@ -20,8 +21,9 @@ from typing import Final
 from targon.audit.chances import Chance
 from targon.audit.faults import Faults
 from targon.audit.lean import LeanAttempt
+from targon.audit.revealed import Hmac, Secrets
 from targon.audit.tallies import Counts, Tally
-from targon.ledger import Attempt, IntervalClosed, Standings, UnknownEvent, parse_event
+from targon.ledger import Attempt, Standings
 from targon.protocol import audits, draws, public_key
 from targon.protocol.errors import MalformedMessage
 from targon.protocol.primitives import Block, Hotkey, Interval, Uid
@@ -29,63 +31,9 @@ from targon.protocol.schedule import MAX_BLOCK_AGE, interval_of
 from targon.protocol.tiers import TIERS
 from targon.verification import EvidenceState
 
-_IPAD: Final = bytes(byte ^ 0x36 for byte in range(256))
-_OPAD: Final = bytes(byte ^ 0x5C for byte in range(256))
 _TWO_64: Final = 18_446_744_073_709_551_616.0
 OWN_EARLIEST_BLOCKS: Final = MAX_BLOCK_AGE
 """It names the newest block that the verifier has noted, which may be so many before the one that drew it."""
-_CLOSED: Final = b'"kind":"interval_closed","'
-
-
-class Hmac:
-    """HMAC-SHA256 under one key, for many short messages: the key is hashed once (RFC 2104)."""
-
-    def __init__(self, key: bytes) -> None:
-        block = (key if len(key) <= 64 else hashlib.sha256(key).digest()).ljust(64, b"\0")
-        self._inner = hashlib.sha256(block.translate(_IPAD))
-        self._outer = hashlib.sha256(block.translate(_OPAD))
-
-    def draw(self, message: bytes) -> int:
-        """The first 64 bits, as every draw takes them."""
-        inner, outer = self._inner.copy(), self._outer.copy()
-        inner.update(message)
-        outer.update(inner.digest())
-        return int.from_bytes(outer.digest()[:8], "big")
-
-
-class Secrets:
-    """The secrets that the log reveals, found ahead of where they are needed.
-
-    Args:
-        contents: the segments' contents from the first on, each read when it is asked for.
-    """
-
-    def __init__(self, contents: Iterator[bytes]) -> None:
-        self._contents = contents
-        self._known: dict[int, bytes] = {}
-
-    def of(self, interval: int) -> bytes | None:
-        """An interval's secret; None: the log doesn't reveal it (yet)."""
-        while interval not in self._known:
-            content = next(self._contents, None)
-            if content is None:
-                return None
-            for closed in _closings(content):
-                self._known.setdefault(closed.interval, bytes.fromhex(closed.secret))
-        return self._known[interval]
-
-
-def _closings(content: bytes) -> Iterator[IntervalClosed]:
-    at = content.find(_CLOSED)
-    while at >= 0:
-        start, end = content.rfind(b"\n", 0, at) + 1, content.find(b',"hash":"', at)
-        try:
-            event = parse_event(content[start + 9 : end])
-        except UnknownEvent:
-            event = None
-        if isinstance(event, IntervalClosed):
-            yield event
-        at = content.find(_CLOSED, at + 1)
 
 
 @dataclass(slots=True)
@@ -94,11 +42,29 @@ class _Table:
     ends: Sequence[int]
     draws: int = 0
     """First draws that were made from it."""
-    first: dict[Uid, int] = field(default_factory=dict)
+    first: Counter[Uid] = field(default_factory=Counter)
     """How many of them fell on whom."""
 
     def pick(self, draw: int) -> Uid:
         return self.uids[bisect_right(self.ends, draw * self.ends[-1] >> 64)]
+
+
+@dataclass(slots=True)
+class _Asked:
+    """What is kept of a prover that was ever asked, together: nearly all of it is looked at with every attempt."""
+
+    tally: Tally
+    key: bytes | None = None
+    sent: int = 0
+    """Attempts in this interval."""
+    audits: int = 0
+    """Answers of this interval that were audited."""
+    limit: int | None = None
+    """What an audit's draw must be below; forgotten when its standing changes."""
+    mean: float = 0.0
+    variance: float = 0.0
+    """Of one such draw."""
+    chance: Chance = field(default_factory=Chance)
 
 
 @dataclass
@@ -114,17 +80,14 @@ class Drawing:
     counts: Counts = field(default_factory=Counts)
     tallies: dict[Hotkey, Tally] = field(default_factory=dict)
     _hmac: Hmac | None = None
+    _asked: dict[Hotkey, _Asked] = field(default_factory=dict)
     _keys: dict[Hotkey, bytes] = field(default_factory=dict)
     _uids: dict[Hotkey, Uid] = field(default_factory=dict)
     _holders: dict[Uid, Hotkey] = field(default_factory=dict)
     _tables: dict[str, _Table] = field(default_factory=dict)
-    _limits: dict[Hotkey, float] = field(default_factory=dict)
-    """What an audit's draw must be below, by prover; forgotten when its standing changes."""
     _drawn: dict[int, bool] = field(default_factory=dict)
     """Whether an open inference was drawn for an audit."""
     _challenged: dict[Block, list[Hotkey]] = field(default_factory=dict)
-    _audits: dict[Hotkey, int] = field(default_factory=dict)
-    _sent: dict[Hotkey, int] = field(default_factory=dict)
     _owned: set[tuple[Block, Hotkey]] = field(default_factory=set)
     """Blocks whose draw for a prover brought it an inference of the verifier's own."""
     _due: dict[Hotkey, list[Block]] = field(default_factory=dict)
@@ -165,9 +128,8 @@ class Drawing:
 
     def interval_closed(self) -> None:
         self._hmac = None
-        self._limits.clear()
-        self._audits.clear()
-        self._sent.clear()
+        for asked in self._asked.values():
+            asked.limit, asked.audits, asked.sent = None, 0, 0
         for prover, blocks in self._due.items():
             self.tally(prover).own_missed += len(blocks)
         self._due.clear()
@@ -187,7 +149,7 @@ class Drawing:
         for uid, end in zip(table.uids, table.ends, strict=True):
             if (holder := self._holders.get(uid)) is not None:
                 chance = self.route_chances.setdefault(holder, Chance())
-                chance.add(table.first.get(uid, 0), (end - below) / table.ends[-1], table.draws)
+                chance.add(table.first[uid], (end - below) / table.ends[-1], table.draws)
             below = end
         table.draws = 0
         table.first.clear()
@@ -199,7 +161,8 @@ class Drawing:
 
     def moved(self, prover: Hotkey) -> None:
         """A prover's standing changed in a way that its rate may hang on."""
-        self._limits.pop(prover, None)
+        if (asked := self._asked.get(prover)) is not None:
+            asked.limit = None
 
     def tally(self, prover: Hotkey) -> Tally:
         found = self.tallies.get(prover)
@@ -211,9 +174,11 @@ class Drawing:
 
     def attempt(self, seq: int, event: Attempt | LeanAttempt) -> None:
         prover = event.prover
-        tally = self.tally(prover)
-        tally.attempts += 1
-        self._sent[prover] = self._sent.get(prover, 0) + 1
+        asked = self._asked.get(prover)
+        if asked is None:
+            asked = self._asked[prover] = _Asked(self.tally(prover))
+        asked.tally.attempts += 1
+        asked.sent += 1
         if event.purpose == "challenge":
             self._challenged.setdefault(Block(event.block), []).append(prover)
             return
@@ -221,31 +186,31 @@ class Drawing:
         if hmac is None:
             self.counts.unchecked += 1
             return
-        key = self._key(prover)
-        number = seq.to_bytes(8, "big")
+        key = asked.key
+        if key is None:
+            key = asked.key = self._key(prover)
         route = event.route
         if route is None:
             self._own(seq, event, key)
             self._drawn[seq] = True
             return
-        self._route(seq, event.model, prover, route.turn, route.instead_of, hmac)
-        limit = self._limits.get(prover)
+        number = seq.to_bytes(8, "big")
+        self._route(seq, number, event.model, prover, route.turn, route.instead_of, hmac)
+        limit = asked.limit
         if limit is None:
-            limit = self._limits[prover] = self._rate(prover) * _TWO_64
+            limit = self._look_up_limit(prover, asked)
         drawn = self._drawn[seq] = hmac.draw(b"audit" + number + key) < limit
-        chance = self.audit_chances.get(prover)
-        if chance is None:
-            chance = self.audit_chances[prover] = Chance()
-        chance.add(drawn, limit / _TWO_64)
+        chance = asked.chance  # as Chance.add does
+        chance.drawn += drawn
+        chance.mean += asked.mean
+        chance.variance += asked.variance
 
-    def answered(self, seq: int, prover: Hotkey | None, number: int, audited: bool) -> None:
-        if prover is None:
-            return  # the fold says what is wrong
-        tally = self.tally(prover)
-        tally.answered += 1
+    def answered(self, seq: int, prover: Hotkey, number: int, audited: bool) -> None:
+        asked = self._asked[prover]
+        asked.tally.answered += 1
         if audited:
-            tally.audited += 1
-            self._audits[prover] = self._audits.get(prover, 0) + 1
+            asked.tally.audited += 1
+            asked.audits += 1
         drawn = self._drawn.pop(number, None)
         if drawn is None:
             return
@@ -273,6 +238,15 @@ class Drawing:
             self._keys[prover] = key
         return key
 
+    def _look_up_limit(self, prover: Hotkey, asked: _Asked) -> int:
+        """What an audit's draw must be below."""
+        below = self._rate(prover) * _TWO_64
+        asked.mean = below / _TWO_64
+        asked.variance = asked.mean * (1.0 - asked.mean)
+        asked.chance = self.audit_chances.setdefault(prover, asked.chance)
+        asked.limit = math.ceil(below)  # a draw is an integer
+        return asked.limit
+
     def _rate(self, prover: Hotkey) -> float:
         standing = self.standings.prover(prover)
         if standing is None:
@@ -288,18 +262,25 @@ class Drawing:
         return audits.audit_rate(standing.tier, on_probation=standing.on_probation, log_e=log_e)
 
     def _route(
-        self, seq: int, model: str, prover: Hotkey, turn: int, instead_of: int | None, hmac: Hmac
+        self,
+        seq: int,
+        number: bytes,
+        model: str,
+        prover: Hotkey,
+        turn: int,
+        instead_of: int | None,
+        hmac: Hmac,
     ) -> None:
         table = self._tables.get(model)
         uid = self._uids.get(prover)
         if table is None or not table.uids:
             return  # the fold says that it has no share
         self.counts.routes += 1
-        place = b"route" + seq.to_bytes(8, "big")
+        place = b"route" + number
         drawn = table.pick(hmac.draw(place + turn.to_bytes(4, "big")))
         first = drawn if not turn else table.pick(hmac.draw(place + bytes(4)))
         table.draws += 1
-        table.first[first] = table.first.get(first, 0) + 1
+        table.first[first] += 1
         if drawn != uid:
             self.faults.add(
                 "draw", seq, f"UID {uid} asked at turn {turn}", f"UID {drawn}, on whom that turn's draw falls"
@@ -366,7 +347,7 @@ class Drawing:
             if asked:
                 self._ranks(seq, block, asked, hmac)
             for prover in self._uids:
-                audited = self._audits.get(prover, 0)
+                audited = 0 if (one := self._asked.get(prover)) is None else one.audits
                 if audited < audits.OWN_PER_INTERVAL and self._own_due(
                     hmac, block, self._key(prover), audited=audited
                 ):
@@ -387,6 +368,6 @@ class Drawing:
         for prover in self._uids:
             if prover in chosen or hmac.draw(prefix + self._key(prover)) > last:
                 continue
-            standing = self.standings.prover(prover)
-            if standing is not None and self._sent.get(prover, 0) < TIERS[standing.tier].request_limit:
+            standing, one = self.standings.prover(prover), self._asked.get(prover)
+            if standing is not None and (0 if one is None else one.sent) < TIERS[standing.tier].request_limit:
                 self.tally(prover).not_challenged += 1

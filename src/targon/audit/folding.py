@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any
 
 from targon.audit.bounds import Bounds
-from targon.audit.drawing import Drawing, Secrets
+from targon.audit.drawing import Drawing
 from targon.audit.errors import Unreadable
 from targon.audit.faults import Faults
-from targon.audit.hashing import HASH, MAX_FILE_BYTES, MAX_RECORD_BYTES, PREV, START, opened
+from targon.audit.hashing import MAX_FILE_BYTES, opened
 from targon.audit.judging import Judging
-from targon.audit.lean import LeanAnswered, LeanAttempt, parse
+from targon.audit.lean import LeanAnswered, LeanAttempt
+from targon.audit.lines import Broken, pieces, records
 from targon.audit.report import Report
+from targon.audit.revealed import Secrets
 from targon.audit.shelf import Shelf
 from targon.audit.signatures import SIGNATURES, Signatures
 from targon.audit.waiting import Waiting, tell_of_chances
@@ -63,18 +65,6 @@ class Wanted:
     """About how many receipts to check their provers' signatures of."""
 
 
-class LeanRecord(NamedTuple):
-    """A :class:`targon.ledger.Record`, as the fold reads it."""
-
-    seq: int
-    prev: str
-    hash: str
-    event: Any
-
-
-_tuple: Final = tuple.__new__
-
-
 class _Stopped(Exception):
     """The fold can't go on."""
 
@@ -102,8 +92,7 @@ class Folding:
         self._waiting = Waiting()
         self._openings: dict[int, int] = {}
         """Intervals, by the record that opened them."""
-        self._provers: dict[int, Hotkey] = {}
-        """Who was asked, by open attempt."""
+        self._open = self.standings.open_attempts
         self._weights_checked = 0
         self._commits_checked = 0
         self._commits_unchecked = 0
@@ -130,7 +119,7 @@ class Folding:
         for body in self._shelf.bodies:
             try:
                 with opened(self._shelf.folder / segment_file(body.number), MAX_FILE_BYTES) as file:
-                    yield file.read(MAX_FILE_BYTES)
+                    yield from pieces(file)
             except (OSError, Unreadable):
                 return  # named by who hashes it
 
@@ -145,48 +134,28 @@ class Folding:
             pass
 
     def _segment(self, body: SegmentBody) -> None:
-        standings, before = self.standings, self._before
-        apply, wanted = standings.apply, self._wanted.records
-        seq, prev, prev_bytes = body.first, body.prev, body.prev.encode()
+        before, apply, wanted = self._before, self.standings.apply, self._wanted.records
+        seq = body.first
         try:
-            file = opened(self._shelf.folder / segment_file(body.number), MAX_FILE_BYTES)
-        except (OSError, Unreadable):
-            raise _Stopped from None
-        with file:
-            while line := file.readline(MAX_RECORD_BYTES + 1):
-                end = b'","seq":%d}\n' % seq
-                n = len(end)
-                if (
-                    not line.endswith(end)
-                    or line[-n - 64 : -n] != prev_bytes
-                    or not line.startswith(START)
-                    or line[-n - 74 : -n - 64] != PREV
-                    or line[-n - 147 : -n - 138] != HASH
-                    or seq > body.last
-                ):
-                    raise _Stopped
-                try:
-                    hash_bytes = line[-n - 138 : -n - 74]
-                    hash_ = Digest(hash_bytes.decode("ascii"))
-                    event = parse(line[9 : -n - 147])
-                except UnicodeDecodeError:
-                    raise _Stopped from None
-                except (UnknownEvent, MalformedMessage) as error:
-                    self.faults.add("malformed", seq, str(error), "an event of version 1")
-                    raise _Stopped from None
-                kind = event.kind
-                check = before.get(kind)
-                if check is not None:
-                    check(seq, event)
-                try:
-                    apply(_tuple(LeanRecord, (seq, prev, hash_, event)))  # type: ignore[arg-type]
-                except InvalidHistory as error:
-                    self.faults.add("history", seq, str(error), "a record that follows from those before it")
-                    raise _Stopped from None
-                if wanted and seq in wanted:
-                    wanted[seq] = hash_
-                prev, prev_bytes = hash_, hash_bytes
-                seq += 1
+            with opened(self._shelf.folder / segment_file(body.number), MAX_FILE_BYTES) as file:
+                for record in records(file, body):
+                    seq, _, hash_, event = record
+                    check = before.get(event.kind)
+                    if check is not None:
+                        check(seq, event)
+                    apply(record)  # type: ignore[arg-type]
+                    if seq in wanted:
+                        wanted[seq] = hash_
+                    seq += 1
+        except InvalidHistory as error:
+            self.faults.add("history", seq, str(error), "a record that follows from those before it")
+        except (UnknownEvent, MalformedMessage) as error:
+            self.faults.add("malformed", seq, str(error), "an event of version 1")
+        except (OSError, Unreadable, Broken):
+            pass  # named by who hashes it
+        else:
+            return
+        raise _Stopped
 
     # -- by kind, each just before it is folded in -------------------------------------------------------
 
@@ -229,7 +198,6 @@ class Folding:
         self._drawing.routes_set(event.model, event.shares)
 
     def _attempt(self, seq: int, event: Attempt | LeanAttempt) -> None:
-        self._provers[seq] = event.prover
         self._bounds.attempt(seq, event)
         self._judging.attempt(seq, event.prover)
         self._drawing.attempt(seq, event)
@@ -238,26 +206,25 @@ class Folding:
 
     def _answered(self, seq: int, event: Answered | LeanAnswered) -> None:
         number = event.attempt
-        prover = self._provers.get(number)
-        if not event.audited:
-            self._provers.pop(number, None)
+        attempt = self._open.get(number)
+        if attempt is None:
+            return  # the fold says what is wrong
+        if event.audited:
+            self._waiting.begin(number, attempt.prover, event.block)
+        else:
             self._judging.ended(number)
-        elif prover is not None:
-            self._waiting.begin(number, prover, event.block)
-        self._drawing.answered(seq, prover, number, event.audited)
+        self._drawing.answered(seq, attempt.prover, number, event.audited)
         self._signatures.look(seq, number, event.receipt, self.faults)
-        attempt = self.standings.open_attempts.get(number)
-        if attempt is not None:  # else the fold says what is wrong
-            self._judging.receipt(seq, number, attempt, event.receipt.body)
+        self._judging.receipt(seq, number, attempt, event.receipt.body)
 
     def _verdict(self, seq: int, event: Verdict) -> None:
         number = event.attempt
-        prover = self._provers.pop(number, None)
         attempt = self.standings.attempt(number)
         self._drawing.ended(number)
         self._waiting.end(number)
-        if prover is None or attempt is None:
-            return
+        if attempt is None:
+            return  # the fold says what is wrong
+        prover = attempt.prover
         tally = self._drawing.tally(prover)
         if event.outcome == "pass":
             tally.passed += 1
@@ -273,11 +240,11 @@ class Folding:
             self._signatures.look(seq, number, event.receipt, self.faults)
 
     def _withdrawn(self, _: int, event: Any) -> None:  # noqa: ANN401 - of its kind
-        prover = self._provers.pop(event.attempt, None)
+        attempt = self._open.get(event.attempt)
         self._drawing.ended(event.attempt)
         self._judging.ended(event.attempt)
-        if prover is not None:
-            tally = self._drawing.tally(prover)
+        if attempt is not None:
+            tally = self._drawing.tally(attempt.prover)
             setattr(tally, event.why, getattr(tally, event.why) + 1)
 
     def _convicted(self, _: int, event: Any) -> None:  # noqa: ANN401 - of its kind

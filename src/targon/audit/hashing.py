@@ -29,7 +29,7 @@ MAX_FILE_BYTES: Final = MAX_SEGMENT_BYTES + MAX_RECORD_BYTES
 START: Final = b'{"event":'
 HASH: Final = b',"hash":"'
 PREV: Final = b'","prev":"'
-_HASHED_PREV: Final = b',"prev":"'
+_TO_HASH_BYTES: Final = len(HASH) + 64 + len(PREV)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ def opened(path: Path, most: int) -> IO[bytes]:
         raise
     except OSError as error:
         raise Unreadable(f"{path.name}: {error.strerror}, expected a plain file") from error
-    file = os.fdopen(descriptor, "rb", buffering=1 << 20)
+    file = os.fdopen(descriptor, "rb", buffering=1 << 16)
     about = os.fstat(descriptor)
     if not stat.S_ISREG(about.st_mode) or about.st_size > most:
         file.close()
@@ -114,39 +114,31 @@ def hash_segment(task: Task, proving: Proving) -> Hashed:
 
 def _lines(file: IO[bytes], task: Task, faults: Faults, proving: Proving) -> tuple[str, int, int]:
     """SHA-256 and size of the file, and how many lines are good."""
-    whole, size = hashlib.sha256(), 0
-    sha256, prev, seq = hashlib.sha256, task.prev.encode(), task.first
+    sha256, prev, seq = hashlib.sha256, task.prev, task.first
     while line := file.readline(MAX_RECORD_BYTES + 1):
-        whole.update(line)
-        size += len(line)
-        end = b'","seq":%d}\n' % seq
-        n = len(end)
-        if (
-            line.endswith(end)
-            and line[-n - 64 : -n] == prev
-            and line[-n - 74 : -n - 64] == PREV
-            and line[-n - 147 : -n - 138] == HASH
-            and line.startswith(START)
+        # what follows the event must be this, once the event's hash is put in: so every byte of the line is held to it
+        end = b'%b","seq":%d}\n' % (prev.encode(), seq)
+        before_hash = -len(end) - _TO_HASH_BYTES
+        start = line[:before_hash]
+        hash_ = sha256(b'%b,"prev":"%b' % (start, end[:-1])).hexdigest()
+        if line[before_hash:] == b',"hash":"%b","prev":"%b' % (hash_.encode(), end) and start.startswith(
+            START
         ):
-            hash_ = line[-n - 138 : -n - 74]
-            hashed = line[: -n - 147] + _HASHED_PREV + line[-n - 64 : -1]
-            if sha256(hashed).hexdigest().encode() == hash_:
-                event = line[9 : -n - 147]
-                if looks_hot(event):
-                    if proving.conviction_due:
-                        proving.other(seq)
-                else:
-                    try:
-                        proving.take(seq, check_canonical(event))
-                    except MalformedMessage as error:
-                        faults.add("malformed", seq, str(error), "an event in canonical form")
-                prev = hash_
-                seq += 1
-                continue
-        _name(line, seq, prev.decode("ascii", "replace"), file, faults)
+            if not looks_hot(line, len(START)):
+                event = start[len(START) :]
+                try:
+                    proving.take(seq, check_canonical(event), len(event))
+                except MalformedMessage as error:
+                    faults.add("malformed", seq, str(error), "an event in canonical form")
+            prev = hash_
+            seq += 1
+            continue
+        proving.settle(seq)
+        _name(line, seq, prev, file, faults)
         return *_whole(file), seq - task.first
-    _ends(task, seq, prev.decode("ascii", "replace"), faults)
-    return whole.hexdigest(), size, seq - task.first
+    proving.settle(seq)
+    _ends(task, seq, prev, faults)
+    return *_whole(file), seq - task.first
 
 
 def _whole(file: IO[bytes]) -> tuple[str, int]:

@@ -41,7 +41,7 @@ class Judging:
         """By attempt without an outcome: its prover, and the lowest threshold that it had since."""
 
     def attempt(self, number: int, prover: Hotkey) -> None:
-        self._least[number] = prover, self._threshold(prover)
+        self._least[number] = prover, self._thresholds.get(prover) or self._threshold(prover)
 
     def ended(self, number: int) -> None:
         """An attempt has its outcome, and nothing is judged any more."""

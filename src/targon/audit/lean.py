@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import json
 import re
+from operator import itemgetter
 from typing import Any, ClassVar, Final, NamedTuple
 
 from targon.ledger import Event, parse_event
 from targon.protocol.canonical import canonical_bytes
 from targon.protocol.errors import MalformedMessage
-from targon.protocol.primitives import Hotkey
+from targon.protocol.primitives import Digest, Hotkey
 
 _INT: Final = r"(0|[1-9][0-9]{0,14})"
 _HEX8: Final = r"([0-9a-f]{16})"
@@ -107,19 +108,32 @@ class LeanAnswered(_AnsweredFields):
     kind: ClassVar[str] = "answered"
 
 
+_LINE_START: Final = r'\{"event":'
+_LINE_HASH: Final = r',"hash":"([0-9a-f]{64})'
+_ATTEMPT_LINE: Final = re.compile(_LINE_START + _ATTEMPT.pattern + _LINE_HASH).match
+_ANSWERED_LINE: Final = re.compile(
+    # Hex is looked at by who takes it apart: that is faster.
+    _LINE_START + _ANSWERED.pattern.replace("[0-9a-f]", '[^"]') + _LINE_HASH
+).match
+
 _HOT: Final = re.compile(
     rb'\{"attempt":[0-9]{1,16},"audited":(?:true|false),"block":[0-9]{1,16},"kind":"answered",'
     rb'|\{"block":[0-9]{1,16},"counted":(?:true|false),"dialect":"[^"\\]{1,32}","kind":"attempt",'
 )
 """How the two begin, in canonical form. What else says so, within some field of its own, begins otherwise."""
 
+_HEX_OF: Final = itemgetter(3, 5, 6, 9, 12, 13, 15)
+"""Of the groups of an answer, those in hex."""
+_HEX_BYTES: Final = 8 + 5 * 32 + 64
+
 _tuple: Final = tuple.__new__
 _TRUE: Final = "true"
 
 
-def looks_hot(event: bytes) -> bool:
-    """Whether an event begins as one of a kind that is parsed here. It says nothing of whether it is one."""
-    return _HOT.match(event) is not None
+def looks_hot(data: bytes, at: int = 0) -> bool:
+    """Whether an event that starts there begins as one of a kind that is parsed here. It says nothing of whether it is
+    one."""
+    return _HOT.match(data, at) is not None
 
 
 def parse(event: bytes) -> Event | LeanAttempt | LeanAnswered:
@@ -148,6 +162,33 @@ def _parse_at_length(event: bytes) -> Event:
     return made
 
 
+def attempt_line(text: str, at: int) -> tuple[LeanAttempt, int, Digest] | None:
+    """The attempt that a log line beginning at a place tells of, where its hash ends, and the hash; None, if it is to
+    be parsed at length."""
+    found = _ATTEMPT_LINE(text, at)
+    if found is None:
+        return None
+    groups = found.groups()
+    return _attempt(groups), found.end(), Digest(groups[10])
+
+
+def answered_line(text: str, at: int) -> tuple[LeanAnswered, int, Digest] | None:
+    """As :func:`attempt_line`, of an answer."""
+    found = _ANSWERED_LINE(text, at)
+    if found is None:
+        return None
+    groups = found.groups()
+    attempt, completion, genesis, model, request, salt, signature = _HEX_OF(groups)
+    digits = attempt + completion + genesis + model + request + salt + signature
+    try:
+        if len(bytes.fromhex(digits)) != _HEX_BYTES or digits != digits.lower():  # a space is skipped
+            return None
+    except ValueError:
+        return None
+    made = _answered(groups)
+    return None if made is None else (made, found.end(), Digest(groups[18]))
+
+
 def _integer(spelled: str) -> int | float:
     """A number without a point: a float, where an integer would be beyond ±(2⁵³ − 1)."""
     return float(spelled) if len(spelled) > 16 or abs(int(spelled)) >= 1 << 53 else int(spelled)
@@ -170,7 +211,7 @@ def check_canonical(event: bytes) -> dict[str, Any]:
 
 
 def _attempt(groups: tuple[Any, ...]) -> LeanAttempt:
-    block, counted, dialect, max_tokens, model, prover, purpose, digest, instead_of, turn = groups
+    block, counted, dialect, max_tokens, model, prover, purpose, digest, instead_of, turn = groups[:10]
     route = None
     if turn is not None:
         route = _tuple(LeanRoute, (int(turn), None if instead_of == "null" else int(instead_of)))

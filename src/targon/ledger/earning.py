@@ -35,13 +35,19 @@ def succeed(s: State, attempt: Attempt, tokens_per_s: float | None) -> None:
     state.successes += 1
     state.total_successes += 1
     if tokens_per_s is not None:
-        s.speeds.setdefault(attempt.model, []).append(tokens_per_s)
+        speeds = s.speeds.get(attempt.model)
+        if speeds is None:
+            speeds = s.speeds[attempt.model] = []
+        speeds.append(tokens_per_s)
 
 
 def earn(s: State, attempt: Attempt, x: float) -> None:
     """In its block's step; an inference, which belongs to no step, in the next one that closes."""
     by_prover = s.earned[attempt.block] if attempt.purpose == "challenge" else s.served
-    by_prover.setdefault(attempt.prover, []).append(x)
+    earned = by_prover.get(attempt.prover)
+    if earned is None:
+        earned = by_prover[attempt.prover] = []
+    earned.append(x)
 
 
 def move_scores(s: State, earned: dict[Hotkey, list[float]]) -> None:
@@ -54,7 +60,8 @@ def move_scores(s: State, earned: dict[Hotkey, list[float]]) -> None:
 
 def reach(s: State, block: Block) -> None:
     """Note the newest block that the log speaks of."""
-    s.block = max(s.block, block)
+    if block > s.block:
+        s.block = block
 
 
 def profile_of(s: State) -> Profile:

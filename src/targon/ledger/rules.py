@@ -150,7 +150,8 @@ def _attempt(s: State, record: Record, event: Attempt) -> None:
         )
     state.sent += 1
     s.open_attempts[record.seq] = event
-    reach(s, block)
+    if block > s.block:
+        s.block = block
 
 
 def _verdict(s: State, record: Record, event: Verdict) -> None:

@@ -50,6 +50,7 @@ from targon.verification.shipped import find_calibration
 from targon.verification.similarity import Embedder, judge_similarity
 from targon.verification.statements import statement_fault
 from targon.verification.structure import check_form, check_model, check_structure
+from targon.verification.together import Gain, advance_by, gains_of
 from targon.verification.verdict import Verdict, failed, inconclusive, reason_about
 
 __all__ = [
@@ -64,6 +65,7 @@ __all__ = [
     "Divergence",
     "Embedder",
     "EvidenceState",
+    "Gain",
     "HonestRun",
     "Judgement",
     "NoBand",
@@ -75,6 +77,7 @@ __all__ = [
     "StatedVerdict",
     "Verdict",
     "advance",
+    "advance_by",
     "bets_of",
     "check_answer",
     "check_divergence",
@@ -87,6 +90,7 @@ __all__ = [
     "exact_verdict",
     "failed",
     "find_calibration",
+    "gains_of",
     "inconclusive",
     "judge",
     "judge_divergence",

@@ -75,7 +75,7 @@ class EvidenceState(Message):
     @property
     def log_e(self) -> float:
         """Natural log of e, now."""
-        return _log_e(np.array(self.log_wealth), reserve(self.completions))
+        return log_e_of(np.array(self.log_wealth), reserve(self.completions))
 
     @property
     def looks_like(self) -> str:
@@ -105,18 +105,18 @@ def advance(state: EvidenceState, observations: Observations, bets: Bets) -> Evi
         observations: of the completion; positions that are unsure are skipped.
         bets: those of the band for the completion's model, reference and sampling.
     """
-    before = _put_down(state)
+    before = put_down(state)
     cells, pays = _payoffs(observations, bets)
     counts = np.bincount(cells, minlength=CELLS)
     gains = np.concatenate([counts @ bets.mismatch, pays.sum(axis=0)])
-    wealth = before + _with_bad_completions(gains)
+    wealth = before + with_bad_completions(gains)
     in_hand = reserve(state.completions + 1)
-    log_e = _log_e(wealth, in_hand)
+    log_e = log_e_of(wealth, in_hand)
     convicted_at = state.convicted_at
     if convicted_at is None:
         # no bet can have stood higher within the completion than with its gains alone
         gains = np.concatenate([counts @ bets.mismatch_gains, np.maximum(pays, 0.0).sum(axis=0)])
-        if _log_e(before + _with_bad_completions(gains), in_hand) >= LOG_CONVICTION:
+        if log_e_of(before + with_bad_completions(gains), in_hand) >= LOG_CONVICTION:
             crossed = np.flatnonzero(_path(before, cells, pays, bets, in_hand) >= LOG_CONVICTION)
             if crossed.size:
                 convicted_at = state.tokens + int(np.flatnonzero(~observations.unsure)[crossed[0]]) + 1
@@ -132,10 +132,10 @@ def advance(state: EvidenceState, observations: Observations, bets: Bets) -> Evi
 def trace(state: EvidenceState, observations: Observations, bets: Bets) -> Floats:
     """``(sure positions,)``: natural log of e after each position of the next completion."""
     cells, pays = _payoffs(observations, bets)
-    return _path(_put_down(state), cells, pays, bets, reserve(state.completions + 1))
+    return _path(put_down(state), cells, pays, bets, reserve(state.completions + 1))
 
 
-def _put_down(state: EvidenceState) -> Floats:
+def put_down(state: EvidenceState) -> Floats:
     """``(BETS,)``: natural log of each bet's capital, with what is put down on it before this completion."""
     fresh = reserve(state.completions) - reserve(state.completions + 1)
     before: Floats = np.logaddexp(np.array(state.log_wealth), _LOG_STAKES + math.log(fresh))
@@ -167,7 +167,7 @@ def _payoffs(observations: Observations, bets: Bets) -> tuple[Ints, Floats]:
     return cells, pays
 
 
-def _with_bad_completions(gains: Floats) -> Floats:
+def with_bad_completions(gains: Floats) -> Floats:
     """``(…, BETS)`` from ``(…, GAP_BETS + RIVAL_BETS + TAIL_BETS)``: beside each bet's gain within this
     completion, those of the bets that only some completions are bad."""
     mean = np.logaddexp.reduce(gains[..., :_ON_MISMATCHES], axis=-1, keepdims=True) - math.log(_ON_MISMATCHES)
@@ -176,10 +176,16 @@ def _with_bad_completions(gains: Floats) -> Floats:
 
 def _path(before: Floats, cells: Ints, pays: Floats, bets: Bets, in_hand: float) -> Floats:
     gains = np.cumsum(np.concatenate([bets.mismatch[cells], pays], axis=1), axis=0)
-    wealth = before + _with_bad_completions(gains)
+    wealth = before + with_bad_completions(gains)
     path: Floats = np.logaddexp(np.logaddexp.reduce(wealth, axis=1), math.log(in_hand))
     return path
 
 
-def _log_e(wealth: Floats, in_hand: float) -> float:
+def log_e_of(wealth: Floats, in_hand: float) -> float:
+    """Natural log of e.
+
+    Args:
+        wealth: ``(BETS,)``, natural log of each bet's capital.
+        in_hand: the share of all stakes that was not put down yet.
+    """
     return float(np.logaddexp(np.logaddexp.reduce(wealth), math.log(in_hand)))

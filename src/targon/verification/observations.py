@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Final, Self, TypeAlias
 
@@ -16,6 +17,7 @@ from targon.protocol.suspicions import possible_codes
 Floats: TypeAlias = NDArray[np.float64]
 Bools: TypeAlias = NDArray[np.bool_]
 Ints: TypeAlias = NDArray[np.int64]
+Halves: TypeAlias = NDArray[np.uint16]
 Codes: TypeAlias = NDArray[np.uint32]
 Masks: TypeAlias = NDArray[np.uint8]
 
@@ -110,21 +112,21 @@ class Observations:
         Raises:
             ValueError: if the text is none that :meth:`pack` makes, or of more than ``_MOST_PACKED`` positions.
         """
-        inflater = zlib.decompressobj()
-        try:
-            data = inflater.decompress(base64.b64decode(text, validate=True), _MOST_PACKED * _PACKED_BYTES)
-        except zlib.error as error:
-            raise ValueError(f"observations: got text that can't be inflated: {error}") from error
-        if not inflater.eof or inflater.unused_data or len(data) % _PACKED_BYTES:
-            raise ValueError(
-                f"observations: got {len(data)} bytes and {'more' if not inflater.eof else 'no more'}, expected "
-                f"{_PACKED_BYTES} for each of at most {_MOST_PACKED} positions"
-            )
-        count, offset, columns = len(data) // _PACKED_BYTES, 0, []
-        for dtype in _COLUMNS:
-            columns.append(np.frombuffer(data, dtype, count, offset))
-            offset += columns[-1].nbytes
-        flags, mass, rivals, claimed_rivals = columns
+        return cls._of_columns(*_columns_of(_inflated(text, _MOST_PACKED)))
+
+    @classmethod
+    def unpack_all(cls, texts: Sequence[str], most: int) -> tuple[list[int], Self]:
+        """What was packed of several completions, one after another, and how many positions each has.
+
+        Raises:
+            ValueError: if one of the texts is none that :meth:`pack` makes, or of more than so many positions.
+        """
+        parts = [_columns_of(_inflated(text, most)) for text in texts]
+        whole = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+        return [columns[0].size for columns in parts], cls._of_columns(*whole)
+
+    @classmethod
+    def _of_columns(cls, flags: Masks, mass: Halves, rivals: Codes, claimed_rivals: Masks) -> Self:
         strata = flags & 15
         if (strata >= GAP_STRATA).any():
             raise ValueError(f"observations: got stratum {strata.max()}, expected one below {GAP_STRATA}")
@@ -155,6 +157,28 @@ class Observations:
     def positions(self) -> int:
         """How many there are, unsure ones included."""
         return int(self.gaps.size)
+
+
+def _inflated(text: str, most: int) -> bytes:
+    inflater = zlib.decompressobj()
+    try:
+        data = inflater.decompress(base64.b64decode(text, validate=True), most * _PACKED_BYTES)
+    except zlib.error as error:
+        raise ValueError(f"observations: got text that can't be inflated: {error}") from error
+    if not inflater.eof or inflater.unused_data or len(data) % _PACKED_BYTES:
+        raise ValueError(
+            f"observations: got {len(data)} bytes and {'more' if not inflater.eof else 'no more'}, expected "
+            f"{_PACKED_BYTES} for each of at most {most} positions"
+        )
+    return data
+
+
+def _columns_of(data: bytes) -> tuple[Masks, Halves, Codes, Masks]:
+    count, offset, columns = len(data) // _PACKED_BYTES, 0, []
+    for dtype in _COLUMNS:
+        columns.append(np.frombuffer(data, dtype, count, offset))
+        offset += columns[-1].nbytes
+    return tuple(columns)  # type: ignore[return-value]
 
 
 def gap_stratum(gaps: Floats) -> Ints:
