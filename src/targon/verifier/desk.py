@@ -191,9 +191,8 @@ class Desk:
 
         def make(first: int) -> list[Event]:
             moment = self._moment()
-            if (
-                not due <= moment.block < due + OWN_LATEST_BLOCKS
-            ):  # an audit would find no draw that brought it
+            # an audit would find no draw that brought a later one
+            if not due <= moment.block < due + OWN_LATEST_BLOCKS:
                 raise NobodyFree(f"block {due} drew it, and the newest is {moment.block}", BUSY_RETRY_S)
             standing = self._journal.standings.prover(prover)
             offered = self._offers.of(prover, moment.block)
