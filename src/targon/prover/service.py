@@ -77,9 +77,8 @@ class ProverService:
         self._attempts = AnsweredAttempts()
         self._metrics = ProverMetrics(registry, queue)
         self._log = structlog.get_logger("targon.prover")
-        self._tells_each = self._log.is_enabled_for(
-            logging.DEBUG
-        )  # asking each time costs as much as telling
+        # asking each time costs as much as telling
+        self._tells_each = self._log.is_enabled_for(logging.DEBUG)
         self._engine_trouble: str | None = None
         self._draining = False
 

@@ -100,9 +100,8 @@ async def _while_there(request: ServedRequest, work: Callable[[], Awaitable[None
         gone = True
         task.cancel()
 
-    request.on_leave(
-        leave
-    )  # as asyncio's own timeouts cancel: a scope of anyio's costs several times as much
+    # as asyncio's own timeouts cancel: a scope of anyio's costs several times as much
+    request.on_leave(leave)
     try:
         await work()
     except asyncio.CancelledError:
