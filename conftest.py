@@ -6,7 +6,12 @@ import inspect
 from collections.abc import Generator
 
 import pytest
+from hypothesis import settings
 from sniffio import current_async_library_cvar
+
+# How long an example takes is the machine's affair, and that of whatever else runs on it: no test is timed.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.hookimpl(wrapper=True)
