@@ -11,6 +11,8 @@ FLOOR_ROOMS := protocol ledger chain
 # measured on these rooms' own tests alone: tracing slows the others, which run models and processes
 SYSTEM := end_to_end localnet updates doctor redteam engines cli
 # tests of real models and whole processes together; a target of their own, because they take minutes
+BESIDE := --numprocesses $(shell nproc) --maxprocesses 4 --dist loadfile
+# files of tests side by side; each worker has a Redis and an engine of its own
 
 # a Subtensor node whose sudo key is //Alice, as on a development chain; docs/subtensor.md says what else it must be
 NODE = $(or $(TARGON_TEST_SUBTENSOR),$(error TARGON_TEST_SUBTENSOR is missing: expected the address of a test node, \
@@ -28,12 +30,12 @@ test: .venv/develop.stamp ## Run the tests of every room, and hold protocol/, le
 ifdef ARGS
 	@$(PY) -m pytest $(ARGS)
 else
-	@$(PY) -m coverage run -m pytest $(FLOOR_ROOMS:%=tests/%)
+	@$(PY) -m pytest $(BESIDE) $(FLOOR_ROOMS:%=--cov=targon.%) --cov-report= $(FLOOR_ROOMS:%=tests/%)
 	@set -e; for room in $(FLOOR_ROOMS); do \
 	  echo "Line coverage of $$room/ by its own tests, at least $(FLOOR)%:"; \
 	  $(PY) -m coverage report --include="src/targon/$$room/*" --fail-under=$(FLOOR); \
 	done
-	@$(PY) -m pytest $(FLOOR_ROOMS:%=--ignore=tests/%) $(SYSTEM:%=--ignore=tests/%)
+	@$(PY) -m pytest $(BESIDE) $(FLOOR_ROOMS:%=--ignore=tests/%) $(SYSTEM:%=--ignore=tests/%)
 endif
 
 test-system: .venv/develop.stamp ## Test real models, commands, whole networks, updates, the doctor and the red team (minutes)

@@ -52,5 +52,7 @@ module.exports = {
     neuron("prover", 30_000),
     // it closes the challenges that are open, as nobody's fault, and writes a snapshot
     neuron("verifier", 60_000),
+    // what it committed to is on disk before anybody is shown it
+    neuron("oracle", 30_000),
   ],
 };

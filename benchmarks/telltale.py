@@ -7,6 +7,7 @@ with TIMESTAMP, as in AzureLLMInferenceTrace_conv.csv). The parameters of users'
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -50,9 +51,9 @@ from targon.redteam.users import (
     read_conversations,
     request,
 )
+from targon.verification.querying import NoQuery, QueryWriter
 from targon.verifier import VerifierSettings
 from targon.verifier.challenger import SENDING_SPAN
-from targon.verifier.challenges import write_query
 from targon.verifier.shapes import REQUESTS, USUAL, Client, Draw, Habit, Shapes, delay_s
 
 SECRET = bytes(range(32))
@@ -250,11 +251,11 @@ def _halves(
 # -- challenges -----------------------------------------------------------------------------------------
 
 
-async def _queried(size: int) -> list[tuple[str, str]]:
+async def _queried(size: int) -> list[tuple[str, str | None]]:
     """Passages with the query that the model writes for each; kept in the cache, since that takes minutes."""
     library = StandardLibraryText()
     texts = [library.passage(place * (1 << 64) // size).text for place in range(size)]
-    file = cache_folder() / f"telltale-{library.digest()[:16]}.json"
+    file = cache_folder() / f"telltale-queries-{library.digest()[:16]}.json"
     known: dict[str, str] = json.loads(file.read_text("utf-8")) if file.exists() else {}
     missing = [text for text in texts if text not in known]
     if missing:
@@ -262,16 +263,18 @@ async def _queried(size: int) -> list[tuple[str, str]]:
             socket = Path(folder) / "engine.sock"
             async with start_engine_process(socket, dtype="bfloat16", threads=1) as engine:
                 limit = anyio.CapacityLimiter(8)
+                writer = QueryWriter(engine, SETTINGS.query_tokens)
 
                 async def write(seed: int, text: str) -> None:
                     async with limit:
-                        known[text] = await write_query(text, seed, engine, SETTINGS)
+                        with contextlib.suppress(NoQuery):
+                            known[text] = await writer.write(text, (seed, seed + len(missing)))
 
                 async with anyio.create_task_group() as group:
                     for seed, text in enumerate(missing):
                         group.start_soon(write, seed, text)
         file.write_text(json.dumps(known), "utf-8")
-    return [(text, known[text]) for text in texts]
+    return [(text, known.get(text)) for text in texts]
 
 
 def _draw(block: Block) -> Draw:
@@ -312,7 +315,7 @@ def _timeline(
 
 
 def _new(
-    shapes: Shapes, passages: Sequence[tuple[str, str]], settings: VerifierSettings, moment: Moment
+    shapes: Shapes, passages: Sequence[tuple[str, str | None]], settings: VerifierSettings, moment: Moment
 ) -> Sighting:
     """A challenge as the verifier draws it."""
     assert moment.block is not None
@@ -334,11 +337,11 @@ def _new(
     )
 
 
-def _old(passages: Sequence[tuple[str, str]], moment: Moment) -> Sighting:
+def _old(passages: Sequence[tuple[str, str | None]], moment: Moment) -> Sighting:
     """A challenge of one form, sent when its block begins."""
     assert moment.block is not None
     draw = _draw(moment.block)
     passage, query = passages[draw("passage of the benchmark") % len(passages)]
-    messages: tuple[ChatMessage, ...] = challenge_messages(query, passage)
+    messages: tuple[ChatMessage, ...] = challenge_messages(query or "What does the text above say?", passage)
     length = 32 + draw("length") % 97
     return Sighting(messages, 0.8, 1.0, 0, (), length, moment.offset_s, moment.pause_s, passage)

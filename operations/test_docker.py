@@ -16,7 +16,7 @@ from operations import tools
 DEPLOY = tools.ROOT / "deploy"
 DOCKERFILES = sorted((DEPLOY / "docker").glob("*.Dockerfile"))
 COMPOSE = sorted(DEPLOY.glob("docker-compose.*.yml"))
-ROLES = ("prover", "verifier")
+ROLES = ("prover", "verifier", "oracle")
 
 
 def instructions(path: Path) -> list[list[str]]:

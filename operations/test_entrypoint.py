@@ -48,7 +48,7 @@ def test_shellcheck_finds_nothing() -> None:
     assert result.returncode == 0, tools.said(result)
 
 
-@pytest.mark.parametrize("role", ["prover", "verifier"])
+@pytest.mark.parametrize("role", ["prover", "verifier", "oracle"])
 def test_flags_are_passed_on_as_they_are(told: Path, role: str) -> None:
     name = {f"TARGON_{role.upper()}__WALLET__NAME": "mine"}
     result = enter(told, "--axon.port", "8092", "--neuron.name", "two words", TARGON_ROLE=role, **name)
@@ -71,10 +71,11 @@ def test_secrets_are_taken_from_files(told: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({}, "TARGON_ROLE is missing: expected prover or verifier"),
-        ({"TARGON_ROLE": "miner"}, "TARGON_ROLE: got miner, expected prover or verifier"),
+        ({}, "TARGON_ROLE is missing: expected prover, verifier or oracle"),
+        ({"TARGON_ROLE": "miner"}, "TARGON_ROLE: got miner, expected prover, verifier or oracle"),
         ({"TARGON_ROLE": "prover"}, "TARGON_PROVER__WALLET__NAME is missing: name the wallet"),
         ({"TARGON_ROLE": "verifier"}, "TARGON_VERIFIER__WALLET__NAME is missing: name the wallet"),
+        ({"TARGON_ROLE": "oracle"}, "TARGON_ORACLE__WALLET__NAME is missing: name the wallet"),
         (
             {"TARGON_ENGINE_API_KEY_FILE": "/run/secrets/nothing"},
             "TARGON_ENGINE_API_KEY_FILE: got /run/secrets/nothing, expected a file that user",

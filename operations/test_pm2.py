@@ -147,6 +147,38 @@ def test_a_verifier_ends_well_and_leaves_no_challenge_open(
     assert standings.open_attempts == {}
 
 
+def test_an_oracle_that_is_killed_goes_on_with_its_folder(
+    pm2: ProcessManager, network: Network, tmp_path: Path
+) -> None:
+    port, book = free_port(), tmp_path / "oracle" / "commitments.jsonl"
+    flags = [
+        *network.flags("oracle"),
+        *("--axon.port", str(port), "--data.path", str(tmp_path / "oracle")),
+        *("--oracle.period", "6", "--oracle.places", "1"),
+    ]
+    shell = ProcessManager(pm2.home, TARGON_LOGS=str(tmp_path), TARGON_ORACLE_ARGS=shlex.join(flags))
+    shell("start", "ecosystem.config.js", "--only", "oracle")
+    pm2.wait_for("a commitment", lambda: len(_lines(book)) >= 1, ["oracle"])
+    first = pm2.process("oracle")["pid"]
+    os.kill(first, signal.SIGKILL)
+    pm2.wait_for("its end", lambda: not running(first), ["oracle"])
+    before = _lines(book)
+    pm2.wait_for(
+        "another commitment, by a process that serves",
+        lambda: len(_lines(book)) > len(before) and healthy(port),
+        ["oracle"],
+    )
+    assert _lines(book)[: len(before)] == before
+    pm2("stop", "oracle")
+    assert pm2.process("oracle")["pm2_env"]["exit_code"] == 0
+    assert not healthy(port)
+    assert "Traceback" not in (tmp_path / "oracle.log").read_text("utf-8")
+
+
+def _lines(path: Path) -> list[bytes]:
+    return path.read_bytes().splitlines() if path.exists() else []
+
+
 async def _standings(path: Path) -> Standings:
     log = await SqliteLog.open(path, read_only=True)
     try:
@@ -181,7 +213,7 @@ def _serves_on(pm2: ProcessManager, log: Path, port: int) -> bool:
     return "prover serves" in log.read_text("utf-8")
 
 
-@pytest.mark.parametrize("role", ["prover", "verifier"])
+@pytest.mark.parametrize("role", ["prover", "verifier", "oracle"])
 def test_the_started_file_is_the_command(role: str) -> None:
     app = tools.ROOT / "neurons" / role / "app.py"
     result = tools.run(tools.ROOT / ".venv" / "bin" / "python", app, "--axon.port", "none")

@@ -17,7 +17,7 @@ import pytest
 from operations import tools
 
 FOLDER = tools.ROOT / "deploy" / "systemd"
-ROLES = ("prover", "verifier")
+ROLES = ("prover", "verifier", "oracle")
 MOST_EXPOSED = 2.0
 """Of 10, by systemd's own count; 1.4 was seen. What is left: the network, and memory that compiled code needs."""
 

@@ -178,3 +178,25 @@ def _logprobs(
     logits: np.ndarray[tuple[int], np.dtype[np.float32]],
 ) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
     return logits - np.logaddexp.reduce(logits)
+
+
+class SayingEngine(TinyEngine):
+    """Says what it is told to, one line for each task."""
+
+    def __init__(
+        self,
+        *said: str,
+        finish: FinishReason = "stop_string",
+        dialects: tuple[Dialect, ...] = ("targon/1", "greedy"),
+        down: bool = False,
+    ) -> None:
+        super().__init__(dialects=dialects, down=down)
+        self.said = list(said)
+        self.finish = finish
+
+    async def generate(self, task: GenerateTask) -> AsyncGenerator[Step, None]:
+        await self.check()
+        self.asked.append(task)
+        first, _, rest = self.said.pop(0).partition(" ")
+        yield Step(TokenId(1), first, -0.1)
+        yield Step(TokenId(2), f" {rest}", -0.1, self.finish)

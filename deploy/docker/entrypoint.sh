@@ -38,8 +38,9 @@ esac
 case ${TARGON_ROLE:-} in
     prover) name=${TARGON_PROVER__WALLET__NAME:-} ;;
     verifier) name=${TARGON_VERIFIER__WALLET__NAME:-} ;;
-    "") fail "TARGON_ROLE is missing: expected prover or verifier" ;;
-    *) fail "TARGON_ROLE: got $TARGON_ROLE, expected prover or verifier" ;;
+    oracle) name=${TARGON_ORACLE__WALLET__NAME:-} ;;
+    "") fail "TARGON_ROLE is missing: expected prover, verifier or oracle" ;;
+    *) fail "TARGON_ROLE: got $TARGON_ROLE, expected prover, verifier or oracle" ;;
 esac
 
 # a wallet that nobody named would be looked for as "default", which is rarely meant in a container

@@ -72,4 +72,4 @@ def test_warnings_are_said_beside_what_is_shown(capsys):
 
 def test_a_role_that_is_none_is_named(capsys):
     assert main(("config", "show", "verifer")) == 2
-    assert "got 'verifer', expected 'prover', 'verifier' or 'gateway'" in capsys.readouterr().err
+    assert "got 'verifer', expected 'prover', 'verifier', 'gateway' or 'oracle'" in capsys.readouterr().err

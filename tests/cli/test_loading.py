@@ -60,21 +60,36 @@ def test_a_flag_that_says_no_wins_over_a_file_that_says_yes(file):
     assert value_of(loaded.options, "neuron.disable_set_weights") is False
 
 
+ORACLE = {
+    "oracle.url": "https://203.0.113.7:8093",
+    "oracle.hotkey": "5FHneW46xGXgs5mUiveU4sbTyGBzmstUspZC92UhjJM694ty",
+    "oracle.agreeing": "1",
+    "oracle.pardon": "5FHneW46xGXgs5mUiveU4sbTyGBzmstUspZC92UhjJM694ty",
+}
+BESIDE = {
+    "oracle.url": ("oracle.hotkey",),
+    "oracle.hotkey": ("oracle.url",),
+    "oracle.agreeing": ("oracle.url", "oracle.hotkey"),
+}
+"""Options that mean nothing without others."""
+
+
 @pytest.mark.parametrize("role", ROLES)
 def test_every_option_can_be_given_by_flag_environment_and_file(role, file):
     for name, option in options_of(ROLES[role]).items():
         if name == "config":
             continue
         text = {bool: "true", int: "61", float: "61"}.get(type(option.default), "given")
-        text = {"neuron.moving_average_alpha": "0.5", "neuron.max_tokens": "129"}.get(name, text)
+        text = {"neuron.moving_average_alpha": "0.5", "neuron.max_tokens": "129", **ORACLE}.get(name, text)
         text = next(iter(option.choices), text)
         flag = (f"--{name}",) if text == "true" else (f"--{name}", text)
         group, _, key = name.rpartition(".")
-        written = text if text in ("true", "61", "0.5", "129") else f'"{text}"'
+        written = text if text in ("true", "61", "0.5", "129", "1") else f'"{text}"'
         file.write_text(f"[{group}]\n{key} = {written}\n" if group else f"{key} = {written}\n")
-        by_flag = load(role, flag, {})
-        by_environment = load(role, (), {option.environment_name(role): text})
-        by_file = load(role, ("--config", str(file)), {})
+        beside = [word for other in BESIDE.get(name, ()) for word in (f"--{other}", ORACLE[other])]
+        by_flag = load(role, (*flag, *beside), {})
+        by_environment = load(role, beside, {option.environment_name(role): text})
+        by_file = load(role, ("--config", str(file), *beside), {})
         values = [value_of(loaded.options, name) for loaded in (by_flag, by_environment, by_file)]
         assert values[0] == values[1] == values[2], name
         assert [loaded.given[name].source for loaded in (by_flag, by_environment, by_file)] == [

@@ -79,6 +79,20 @@ KNOWN = {
         "--data.path": "`~/.targon/gateway`",
         "--metrics.port": "`0`",
     },
+    "oracle": {
+        "--netuid": "`4`",
+        "--wallet.name": "`default`",
+        "--subtensor.network": "`finney`",
+        "--axon.ip": "`127.0.0.1`",
+        "--axon.port": "`8093`",
+        "--axon.tls": "`auto`",
+        "--data.path": "`~/.targon/oracle`",
+        "--oracle.source": "`embedded`",
+        "--oracle.places": "`16`",
+        "--oracle.period": "`36`",
+        "--oracle.keep": "`50400`",
+        "--metrics.port": "`0`",
+    },
 }
 """What operators rely on, as it stands on the page."""
 

@@ -15,8 +15,9 @@ from bittensor.wallet import Wallet
 
 from targon.chain import EmbeddedChain
 from targon.cli import main
-from targon.cli.commands.doctor import ChainOpener, prover_needs, verifier_needs
+from targon.cli.commands.doctor import ChainOpener, oracle_needs, prover_needs, verifier_needs
 from targon.cli.loading import load
+from targon.cli.oracle_options import OracleOptions
 from targon.cli.prover_options import ProverOptions
 from targon.cli.verifier_options import VerifierOptions
 from targon.doctor import (
@@ -24,10 +25,14 @@ from targon.doctor import (
     AxonPlace,
     Common,
     EnginePlace,
+    OracleNeeds,
+    OraclePlace,
+    OraclePlan,
     ProverNeeds,
     SqlitePlace,
     VerifierNeeds,
     WalletPlace,
+    oracle_checks,
     prover_checks,
     verifier_checks,
 )
@@ -36,6 +41,7 @@ from targon.engines import serve_engine
 from targon.ledger import LogOpened
 from targon.ledger.port import EMPTY
 from targon.ledger.redis import RedisAddress, RedisLog
+from targon.protocol.primitives import Hotkey
 from targon.protocol.profile import STANDARD
 from tests.doctor.looks import ANOTHER
 from tests.ledger.damage import write
@@ -246,11 +252,14 @@ def test_a_network_is_held_to_its_name_only_where_it_was_chosen_by_name(
     flags: list[str], network: str, public: bool
 ) -> None:
     prover, verifier = load("prover", flags, {}).options, load("verifier", flags, {}).options
+    oracle = load("oracle", flags, {}).options
     assert isinstance(prover, ProverOptions)
     assert isinstance(verifier, VerifierOptions)
+    assert isinstance(oracle, OracleOptions)
     for needs in (
         prover_needs(prover, ChainOpener(prover)),
         verifier_needs(verifier, ChainOpener(verifier)),
+        oracle_needs(oracle, ChainOpener(oracle)),
     ):
         assert (needs.common.network, needs.public) == (network, public)
 
@@ -352,7 +361,10 @@ async def test_the_page_names_every_check(tmp_path: Path) -> None:
                 folder=tmp_path,
                 profile=STANDARD,
                 version_key=0,
+                oracles=[OraclePlace(Hotkey(ANOTHER.ss58_address), "127.0.0.1", 3, tls=False)],
             )
         )
+    plan = OraclePlan(source="embedded", allow_private=False, folder=tmp_path, places=1, period_blocks=1)
+    checks += oracle_checks(OracleNeeds(common=common, axon=axon, public=False, plan=plan))
     page = PAGE.read_text("utf-8")
     assert [check.name for check in checks if f"| {check.name} |" not in page] == []

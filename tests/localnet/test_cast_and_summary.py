@@ -60,6 +60,20 @@ def test_a_network_in_order_says_so_and_names_three_commands(lines):
     ]
 
 
+def test_what_is_wrong_beside_provers_is_told(lines):
+    told = summary(
+        lines,
+        path=Path("net"),
+        log=Path("log"),
+        profile="demo",
+        promotions=0,
+        facts=[],
+        others=["No oracle."],
+    )
+    assert "  No oracle." in told
+    assert not any("Every cheat" in line for line in told)
+
+
 def test_an_honest_prover_that_was_convicted_is_a_fault(lines):
     lines[1] = replace(lines[1], convictions=1, tokens_to_conviction=900)
     (fault,) = conviction_faults(lines)

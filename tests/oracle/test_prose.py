@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from targon.oracle.sources.prose import MAX_CHARS, MIN_CHARS, passages
+from targon.oracle.passage import MAX_CHARS, MIN_CHARS
+from targon.oracle.sources.prose import passages
 
 SENTENCE = "The quick brown fox jumps over the lazy dog while {} others look on from the old stone wall."
 

@@ -17,6 +17,7 @@ from targon.protocol import (
     is_fresh,
     query_messages,
 )
+from targon.protocol.prompt import QUERY_EXAMPLES
 
 BLOCKS = st.integers(0, 2**40)
 LENGTHS = st.integers(1, 1000)
@@ -61,9 +62,12 @@ def test_a_challenge_shows_the_passage_and_then_asks(query: str, passage: str) -
     assert (message.role, message.content) == ("user", f"{passage}\n\n{query}")
 
 
-@given(st.text(max_size=50))
-def test_a_query_is_asked_for_with_the_passage_in_view(passage: str) -> None:
-    system, message = query_messages(passage)
+@given(st.text(max_size=50), st.text(max_size=20))
+def test_a_query_is_asked_for_after_examples_of_the_same_form(passage: str, topic: str) -> None:
+    system, *shown, message = query_messages(passage, topic)
     assert system.role == "system"
     assert message.role == "user"
-    assert message.content == f"{passage}\n\nWrite one short question about the text above."
+    asks = 'Text: {}\n\nAsk one short question about "{}" that this text answers.'
+    assert message.content == asks.format(passage, topic)
+    expected = [words for text, about, query in QUERY_EXAMPLES for words in (asks.format(text, about), query)]
+    assert [one.content for one in shown] == expected

@@ -31,6 +31,22 @@ def test_a_file_of_honest_answers_that_is_not_there_is_named(capsys, tmp_path):
     assert "none.jsonl, which is no file; expected a file of transcripts" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--organic"], "got --organic and --front_running, expected one of them at a time"),
+        (
+            ["--attacks", "T+0.2"],
+            "--attacks: got T+0.2; with --front_running expected cheaper weights, such as int4",
+        ),
+        (["--honest", __file__], "--honest: got files; --front_running takes none"),
+    ],
+)
+def test_what_running_ahead_has_no_use_for_is_refused(words, told, capsys):
+    assert main(["redteam", "--front_running", *words]) == 1
+    assert told in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("words", commands(), ids=" ".join)
 def test_the_commands_of_the_page_are_understood(words, capsys, monkeypatch):
     """They are run up to the point where engines would start."""
@@ -42,7 +58,9 @@ def test_the_commands_of_the_page_are_understood(words, capsys, monkeypatch):
         asked.append((bench, attacks))
         return 0
 
-    monkeypatch.setattr(redteam.RedteamCommand, "_run_organic" if "--organic" in words else "_run", run)
+    ways = {"--organic": "_run_organic", "--front_running": "_run_front_running"}
+    way = next((ways[word] for word in words if word in ways), "_run")
+    monkeypatch.setattr(redteam.RedteamCommand, way, run)
     assert main(words) == 0, capsys.readouterr().err
     ((bench, attacks),) = asked
     assert bench.completions == (redteam.QUICK_COMPLETIONS if "--quick" in words else redteam.COMPLETIONS)

@@ -63,7 +63,7 @@ def unknown(words: Sequence[str]) -> list[str]:
         command.append(rest.pop(0))
     expects_command = bool(commands_below(*command))
     strangers = [word for word in rest[:1] if expects_command and not word.startswith("-")]
-    if command == ["config", "show"] and rest[:1] in (["prover"], ["verifier"], ["gateway"]):
+    if command == ["config", "show"] and rest[:1] in (["prover"], ["verifier"], ["gateway"], ["oracle"]):
         command.append(rest[0])
     flags = [word.partition("=")[0] for word in rest if re.match(r"--?[a-z]", word)]
     return strangers + [flag for flag in flags if flag not in flags_of(*command)]
@@ -107,7 +107,7 @@ def test_the_commands_of_a_page_are_known(page: Path) -> None:
 def test_the_variables_of_a_file_are_flags(file: Path) -> None:
     named = set(
         re.findall(
-            r"\bTARGON_(PROVER|VERIFIER|GATEWAY)__((?:[A-Z]+_?)+(?:__(?:[A-Z]+_?)+)*)\b",
+            r"\bTARGON_(PROVER|VERIFIER|GATEWAY|ORACLE)__((?:[A-Z]+_?)+(?:__(?:[A-Z]+_?)+)*)\b",
             file.read_text("utf-8"),
         )
     )
@@ -123,7 +123,7 @@ def test_the_variables_of_a_file_are_flags(file: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 def test_the_dotted_flags_of_a_page_are_a_role_s(page: Path) -> None:
     named = set(re.findall(r"(?<![\w-])(--[a-z]+\.[a-z_]+)", page.read_text("utf-8")))
-    roles = ("prover", "verifier", "gateway")
+    roles = ("prover", "verifier", "gateway", "oracle")
     assert sorted(flag for flag in named if all(unknown([role, flag]) for role in roles)) == []
 
 
@@ -131,7 +131,7 @@ def test_commands_are_found_on_the_pages() -> None:
     text = {page.name: list(documented(page.read_text("utf-8"))) for page in PAGES}
     assert ["engine", "check", "http://127.0.0.1:8000"] in text["engines.md"]
     assert ["localnet"] in text["benchmarks.md"]
-    assert {words[0] for words in text["pm2.md"]} == {"prover", "verifier"}
+    assert {words[0] for words in text["pm2.md"]} == {"prover", "verifier", "oracle"}
     assert ["prover", "--help"] in text["docker.md"]
     assert sum(map(len, text.values())) > 40
 

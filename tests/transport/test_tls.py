@@ -320,7 +320,9 @@ async def connected(gate: Served, limit: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "said", [b"\x16\x03\x01\x00\x05hello", HELLO[:40], b"GET / HTTP/1.1\r\n\r\n", b"\x00"]
+    "said",
+    [b"\x16\x03\x01\x00\x05hello", HELLO[:40], b"GET / HTTP/1.1\r\n\r\n", b"\x00"],
+    ids=["no hello", "half a hello", "plain HTTP", "a byte"],
 )
 async def test_a_handshake_that_fails_leaves_nothing_counted(said: bytes) -> None:
     async with a_gate(tls=ServerTls(BOB), limits=Limits(max_connections=2)) as gate:

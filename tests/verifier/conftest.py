@@ -14,7 +14,7 @@ from bittensor.keyfiles import Keypair
 
 from targon.chain import Axon, ChainSettings, EmbeddedChain
 from targon.engines import Engine
-from targon.ledger import Event, SqliteLog
+from targon.ledger import Event, Record, SqliteLog
 from targon.oracle import Passage
 from targon.protocol.primitives import Block, Hotkey
 from targon.protocol.profile import DEMO, Profile
@@ -138,12 +138,15 @@ class World:
                 verifier.stop()
         return await self.events()
 
-    async def events(self) -> list[Event]:
+    async def records(self) -> list[Record]:
         log = await SqliteLog.open(self.log_path, read_only=True)
         try:
-            return [record.event async for record in log.read()]
+            return [record async for record in log.read()]
         finally:
             await log.aclose()
+
+    async def events(self) -> list[Event]:
+        return [record.event for record in await self.records()]
 
 
 @pytest.fixture

@@ -128,7 +128,7 @@ async def test_a_verifier_says_what_it_verifies_and_how_far_its_log_is_released(
     await shop.journal.append(head_anchored(0, interval_head, 2))
     released = await shop.release()
     with anyio.fail_after(10):
-        while shop.watch.block < 3:
+        while shop.watch.head < 3:
             await anyio.sleep(0.02)
     status = await shop.client.verifier_status(shop.axon, ME, PROVER)
     assert (status.hotkey, status.netuid, status.genesis) == (ME, info.netuid, info.genesis)
@@ -303,10 +303,11 @@ async def test_listening_everywhere_asks_for_an_address_to_announce(
 
 async def test_asking_too_often_is_refused_saying_for_how_long(shop: Shop):
     async with await anyio.connect_tcp("127.0.0.1", shop.axon.port) as stream:
-        for _ in range(70):
+        for _ in range(1000):  # it is allowed 50, and 5 more each second
             await stream.send(get("/v1/status"))
-            await read_reply(stream)
-    reply = await shop.get("/v1/status")
+            reply = await read_reply(stream)
+            if reply.status != 200:
+                break
     assert (reply.status, reply.code) == (429, "too_many_requests")
     assert reply.headers["retry-after"] == "1"
     assert (await shop.get("/v1/status", OTHER)).status == 200, "it is each hotkey's own allowance"

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from targon.chain.announcing import REANNOUNCE_BLOCKS
+from targon.chain.followed import MAX_AGE_S, METAGRAPH_BLOCKS
 from targon.protocol.records import GENESIS_HASH, LogLine, record_hash
 from targon.transport.released import MAX_PAGE_RECORDS, PAGE_BYTES
 from targon.verifier import AxonSettings
 from targon.verifier.metrics import STALLED_BLOCKS, UNWRITTEN_S
 from targon.verifier.service import MAX_READERS, PIECE_TIMEOUT_S
-from targon.verifier.watch import MAX_AGE_S, METAGRAPH_BLOCKS
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "verifier-axon.md").read_text("utf-8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import AsyncGenerator
 from dataclasses import fields, replace
 
 import pytest
@@ -11,6 +12,7 @@ from bittensor.keyfiles import Keypair
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from targon.engines import GenerateTask, Step, TaskRefused
 from targon.oracle import Passage
 from targon.protocol import draws
 from targon.protocol.keys import public_key
@@ -23,15 +25,27 @@ from targon.protocol.messages import (
 )
 from targon.protocol.primitives import Block, Hotkey, u64_hex
 from targon.protocol.sampler import check_sampling
+from targon.verification.querying import QueryWriter
 from targon.verifier import VerifierSettings
 from targon.verifier.challenges import Challenge, challenge_delay_s, make_challenge
-from targon.verifier.shapes import REQUESTS, USUAL, Client, Habit, needs_query, pick, topic_of
-from targon.verifier.wordings import ABOUT_TEXT, FOLLOW_UPS
-from tests.tiny_engine import TinyEngine
+from targon.verifier.shapes import (
+    REQUESTS,
+    USUAL,
+    Client,
+    Habit,
+    needs_query,
+    pick,
+    telling_words,
+    topic_of,
+    topics_of,
+)
+from targon.verifier.wordings import ABOUT_TEXT, FOLLOW_UPS, WISHES
+from tests.tiny_engine import SayingEngine, TinyEngine
 
 SECRET = bytes(range(32))
 PROVERS = [Hotkey(Keypair.create_from_uri(f"//Prover{number}").ss58_address) for number in range(2)]
 SETTINGS = VerifierSettings(min_tokens=32, max_tokens=512, query_tokens=4)
+QUERY = "How many boats does the keeper count"
 TEXT = "A lighthouse warns ships of rocks and shallows. Its lamp turns slowly, and keepers count the boats."
 U64 = st.integers(0, 2**64 - 1)
 
@@ -55,9 +69,13 @@ def drawn(key: bytes):
     return draw
 
 
+def writer(engine: TinyEngine) -> QueryWriter:
+    return QueryWriter(engine, SETTINGS.query_tokens)
+
+
 async def challenge(secret: bytes = SECRET, block: int = 7, prover: Hotkey = PROVERS[0]) -> Challenge:
     return await make_challenge(
-        secret, Block(block), prover, inputs=OneText(), engine=TinyEngine(), settings=SETTINGS
+        secret, Block(block), prover, inputs=OneText(), queries=writer(TinyEngine()), settings=SETTINGS
     )
 
 
@@ -83,9 +101,9 @@ async def test_another_secret_block_or_prover_gives_other_challenges():
 @pytest.mark.anyio
 async def test_the_model_is_asked_for_a_query_only_where_the_conversation_holds_one():
     for block in range(60):
-        engine = TinyEngine()
+        engine = SayingEngine(QUERY)
         made = await make_challenge(
-            SECRET, Block(block), PROVERS[0], inputs=OneText(), engine=engine, settings=SETTINGS
+            SECRET, Block(block), PROVERS[0], inputs=OneText(), queries=writer(engine), settings=SETTINGS
         )
 
         def draw(part: str, block: int = block) -> int:
@@ -93,8 +111,28 @@ async def test_the_model_is_asked_for_a_query_only_where_the_conversation_holds_
 
         assert len(engine.asked) == needs_query(USUAL.form(draw), draw)
         if engine.asked:
-            query = made.messages[-1].content.casefold()
-            assert not any(words.casefold().rstrip(".?") in query for words in (*ABOUT_TEXT, *FOLLOW_UPS))
+            assert QUERY.casefold() in made.messages[-1].content.casefold()
+
+
+@pytest.mark.anyio
+async def test_where_the_model_writes_no_query_something_else_is_wanted_of_the_passage():
+    """Its letters mean nothing."""
+    made = [
+        await make_challenge(
+            SECRET,
+            Block(block),
+            PROVERS[0],
+            inputs=OneText(),
+            queries=writer(TinyEngine()),
+            settings=SETTINGS,
+        )
+        for block in range(60)
+    ]
+    stand_ins = [
+        words.partition("{}")[0].casefold().rstrip(".?") for words in (*ABOUT_TEXT, *FOLLOW_UPS, *WISHES)
+    ]
+    for one in made:
+        assert any(words in one.messages[-1].content.casefold() for words in stand_ins)
 
 
 def test_a_challenge_is_sent_in_the_fields_that_every_request_has():
@@ -213,6 +251,19 @@ def test_a_topic_is_a_telling_word_of_the_passage():
     assert topic_of("It is so.", 0) == "this"
 
 
+@given(st.binary(min_size=8, max_size=8))
+def test_a_wish_is_about_three_words_of_the_passage_each_once(key: bytes):
+    first, *others = topics_of(TEXT, drawn(key)).replace(" and ", ", ").split(", ")
+    assert len({first, *others}) == 3
+    assert {first, *others} <= set(telling_words(TEXT))
+
+
+def test_a_wish_is_about_as_many_words_as_there_are():
+    assert topics_of("Boats and rocks.", lambda _: 0) == "boats and rocks"
+    assert topics_of("Boats and boats.", lambda _: 0) == "boats"
+    assert topics_of("It is so.", lambda _: 0) == "this"
+
+
 def test_shapes_are_fitted_to_what_clients_send():
     tutor = Client("You are a tutor.", Habit(0.7), ("###",), 300)
     plain = Client(None, Habit(1.0), (), 100)
@@ -230,3 +281,27 @@ def test_clients_that_calibrations_do_not_cover_are_not_imitated():
     assert dict(USUAL.fitted([hot] * 50 + [usual] * 50).clients) == {usual: 50}
     with pytest.raises(ValueError, match="calibrations cover"):
         USUAL.fitted([hot] * 50)
+
+
+@pytest.mark.anyio
+async def test_of_a_text_of_any_length_no_more_is_asked_about_than_a_model_can_read():
+    class Picky(TinyEngine):
+        """As an engine whose context is full."""
+
+        async def generate(self, task: GenerateTask) -> AsyncGenerator[Step, None]:
+            if len(task.messages[-1].content.encode()) > 1_500:
+                raise TaskRefused("the prompt is longer than the context")
+            async for step in super().generate(task):
+                yield step
+
+    for text in ("ﷺ" * 4_000, f"{TEXT} {'ﷺ ' * 1_900}"):
+        for block in range(10):
+            made = await make_challenge(
+                SECRET,
+                Block(block),
+                PROVERS[0],
+                inputs=OneText(text),
+                queries=writer(Picky()),
+                settings=SETTINGS,
+            )
+            assert all(len(message.content.encode()) < 1_500 for message in made.messages)

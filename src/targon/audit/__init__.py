@@ -12,7 +12,9 @@ from targon.audit.faults import Fault, Faults
 from targon.audit.fetching import fetch_segments, is_url
 from targon.audit.folding import Wanted
 from targon.audit.onchain import compare_with_chain
+from targon.audit.oracles import OracleReport, compare
 from targon.audit.report import Report
+from targon.audit.reveals import check_reveals
 from targon.audit.reverifying import reverify
 
 __all__ = [
@@ -21,11 +23,14 @@ __all__ = [
     "Exporter",
     "Fault",
     "Faults",
+    "OracleReport",
     "Report",
     "Transcripts",
     "Unreadable",
     "Wanted",
     "audit_folder",
+    "check_reveals",
+    "compare",
     "compare_with_chain",
     "fetch_segments",
     "is_url",

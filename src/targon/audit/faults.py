@@ -26,6 +26,12 @@ FaultKind = Literal[
     "chain",
     "transcript",
     "reverify",
+    "oracle_equivocated",
+    "oracle_unchained",
+    "oracle_unsigned",
+    "oracle_reveal",
+    "accusation",
+    "reliance",
 ]
 """
 - ``tampered``: not what its hash or its manifest says.
@@ -43,6 +49,13 @@ FaultKind = Literal[
 - ``chain``: not what the chain holds.
 - ``transcript``: a published answer that is not the logged one.
 - ``reverify``: an answer that one's own engine judges otherwise.
+- ``oracle_equivocated``: an oracle signed two commitments that contradict each other. Its fault, and proven.
+- ``oracle_unchained``: an oracle signed a commitment that doesn't follow the one before. Its fault.
+- ``oracle_unsigned``: a commitment in the log that its oracle didn't sign.
+- ``oracle_reveal``: what an oracle revealed of a period isn't what it committed to. Its fault.
+- ``accusation``: the log says that an oracle was caught, and what it shows of that isn't so.
+- ``reliance``: private inputs in blocks for which no commitment had been seen beforehand; a verdict that rests on
+  other engines than the log says.
 """
 
 KEPT: Final = 200

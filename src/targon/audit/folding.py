@@ -14,6 +14,7 @@ from targon.audit.hashing import MAX_FILE_BYTES, opened
 from targon.audit.judging import Judging
 from targon.audit.lean import LeanAnswered, LeanAttempt
 from targon.audit.lines import Broken, pieces, records
+from targon.audit.oracles import Oracles
 from targon.audit.report import Report
 from targon.audit.revealed import Secrets
 from targon.audit.shelf import Shelf
@@ -90,6 +91,7 @@ class Folding:
         head, records = (GENESIS_HASH, 0) if last is None else (Digest(last.head), last.last + 1)
         self._signatures = Signatures(head, records, wanted.signatures)
         self._waiting = Waiting()
+        self._oracles = Oracles(shelf, self.faults)
         self._openings: dict[int, int] = {}
         """Intervals, by the record that opened them."""
         self._open = self.standings.open_attempts
@@ -113,6 +115,9 @@ class Folding:
             "blocks_skipped": self._bounds.skipped,
             "weights_proposed": self._weights_proposed,
             "weights_set": self._weights_set,
+            "inputs_committed": self._oracles.inputs_committed,
+            "relies_on": self._oracles.relies_on,
+            "oracle_faulted": self._oracles.oracle_faulted,
         }
 
     def _contents(self) -> Iterator[bytes]:
@@ -191,6 +196,7 @@ class Folding:
 
     def _step_closed(self, seq: int, event: StepClosed) -> None:
         self._bounds.step_closed(seq, event)
+        self._oracles.step_closed(event.block)
         self._drawing.step_closed(seq, event.block)
 
     def _routes_set(self, seq: int, event: RoutesSet) -> None:
@@ -236,6 +242,7 @@ class Folding:
         if number in self._wanted.verdicts:
             self._wanted.verdicts[number] = event
         self._judging.verdict(seq, event, attempt)
+        self._oracles.verdict(seq, event)
         if event.receipt is not None:
             self._signatures.look(seq, number, event.receipt, self.faults)
 
@@ -300,6 +307,7 @@ class Folding:
             report.notes.append(
                 f"{self._judging.unknown} receipts of work that earns nothing name a model that the log doesn't tell of"
             )
+        report.oracles = self._oracles.tell(report.faults)
         for seq, interval in self._openings.items():
             if (head := self._wanted.records.get(seq)) is not None:
                 self._wanted.heads[head] = interval

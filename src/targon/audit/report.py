@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from targon.audit.faults import Faults
+from targon.audit.oracles import OracleReport
 from targon.audit.tallies import Counts, Tally
 from targon.ledger import ProverStanding
 from targon.protocol.primitives import Block, Digest, Hotkey, Interval, Uid
@@ -50,6 +51,8 @@ class Report:
     """Receipts in the log whose provers' signatures were checked."""
     receipts_checked: int = 0
     """Countersigned receipts that were given, and looked up."""
+    oracles: OracleReport = field(default_factory=OracleReport)
+    """What the log says of oracles."""
     chain: list[str] = field(default_factory=list)
     """What was compared with the chain, in words."""
     reverified: list[dict[str, Any]] = field(default_factory=list)
@@ -102,6 +105,7 @@ class Report:
             },
             "signatures_checked": self.signatures_checked,
             "receipts_checked": self.receipts_checked,
+            "oracles": self.oracles.as_json(),
             "chain": self.chain,
             "reverified": self.reverified,
             "notes": self.notes,

@@ -29,6 +29,7 @@ from targon.chain.errors import (
     WeightsRefused,
     WrongNetwork,
 )
+from targon.chain.followed import FollowedChain
 from targon.chain.networks import PUBLIC_NETWORKS
 from targon.chain.port import Anchor, Axon, Chain, Metagraph, Neuron, SubnetInfo, WeightsCommit
 from targon.chain.store import ChainSettings
@@ -48,6 +49,7 @@ __all__ = [
     "CommitRevealRefused",
     "CommitRevealRequired",
     "EmbeddedChain",
+    "FollowedChain",
     "InsufficientStake",
     "Metagraph",
     "Neuron",

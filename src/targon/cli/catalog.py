@@ -13,15 +13,17 @@ from pydantic import BaseModel, SecretStr
 
 from targon.cli.gateway_options import GatewayOptions
 from targon.cli.options import ProcessOptions
+from targon.cli.oracle_options import OracleOptions
 from targon.cli.prover_options import ProverOptions
 from targon.cli.verifier_options import VerifierOptions
 
 NeuronName = Literal["prover", "verifier"]
-RoleName = Literal["prover", "verifier", "gateway"]
+RoleName = Literal["prover", "verifier", "gateway", "oracle"]
 ROLES: dict[RoleName, type[ProcessOptions]] = {
     "prover": ProverOptions,
     "verifier": VerifierOptions,
     "gateway": GatewayOptions,
+    "oracle": OracleOptions,
 }
 
 SHOWN_SECRET = "********"  # noqa: S105 - what is shown in place of one

@@ -31,6 +31,7 @@ COMMANDS = {
     "prover": "",
     "verifier": "",
     "gateway": "",
+    "oracle": "",
     "key": "key:KeyCommand",
     "config": "config:ConfigCommand",
     "doctor": "doctor:DoctorCommand",

@@ -9,6 +9,7 @@ from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
 from targon.cli.gateway_options import VerifierGatewayOptions
 from targon.cli.options import AxonOptions, Options, RoleOptions, TgiOptions, Tls
+from targon.cli.verifier_oracle_options import VerifierOracleOptions
 
 
 class VerifierAxonOptions(AxonOptions):
@@ -65,6 +66,8 @@ class VerifierNeuronOptions(TgiOptions):
     """Verify, and keep tiers and scores, but set no weights."""
     moving_average_alpha: float = Field(0.05, gt=0.0, le=1.0)
     """Weight of the newest block in a prover's score."""
+    light: bool = False
+    """Run no engine: borrow those of the oracles that --oracle.url names."""
     axon_off: bool = False
     """Serve nobody, and announce no address."""
     vpermit_tao_limit: float = Field(4096, ge=0.0)
@@ -99,6 +102,7 @@ class VerifierOptions(RoleOptions):
     axon: VerifierAxonOptions = VerifierAxonOptions()
     neuron: VerifierNeuronOptions = VerifierNeuronOptions()
     gateway: VerifierGatewayOptions = VerifierGatewayOptions()
+    oracle: VerifierOracleOptions = VerifierOracleOptions()
     data: DataOptions = DataOptions()
     database: DatabaseOptions = DatabaseOptions()
     calibration: CalibrationOptions = CalibrationOptions()

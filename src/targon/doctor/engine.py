@@ -52,6 +52,10 @@ class EnginePlace:
     name: str = ""
     dtype: str = ""
     api_key: str | None = None
+    lenders: int = 0
+    """Oracles whose engine is borrowed (``--neuron.light``); 0: none is."""
+    wanted: bool = True
+    """Whether there is to be one at all: an oracle can do without."""
 
     @property
     def shown(self) -> str:
@@ -61,7 +65,7 @@ class EnginePlace:
     @property
     def started(self) -> bool:
         """Whether the role starts it for itself."""
-        return not self.url and self.socket is None
+        return self.wanted and not self.url and self.socket is None and not self.lenders
 
     @property
     def folder(self) -> Path:
@@ -82,6 +86,11 @@ async def check_engine(place: EnginePlace, *, reference: bool) -> Result:
     Args:
         reference: whether it must be able to score given tokens.
     """
+    if place.lenders:
+        return note(
+            f"none here: those of {place.lenders} oracles are borrowed, and were asked for nothing but their models",
+            "targon verifier tries them when it starts, and says in its log who answers",
+        )
     if place.url and place.socket is not None:
         return bad(
             f"two engines are named, {place.shown} and {place.socket}",

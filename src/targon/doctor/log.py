@@ -7,9 +7,9 @@ repaired.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 import anyio
@@ -19,9 +19,9 @@ from targon.doctor.chain import Link
 from targon.doctor.examination import Check
 from targon.doctor.findings import Result, bad, good, note
 from targon.doctor.machine import amount
-from targon.ledger import CorruptLog, LedgerError, Log, LogOpened
+from targon.ledger import CorruptLog, LedgerError, Log, LogOpened, OracleFaulted
 from targon.protocol.keys import Signer
-from targon.protocol.primitives import Block
+from targon.protocol.primitives import Block, Hotkey
 from targon.protocol.profile import Profile
 
 READ_S: Final = 30.0
@@ -80,6 +80,8 @@ class Story:
     last: Block
     size: int | None
     room: int | None
+    caught: Mapping[Hotkey, OracleFaulted] = field(default_factory=dict)
+    """What each oracle was caught at last."""
 
     def bytes_per_day(self, block_seconds: float) -> float | None:
         """How fast it grew; None if it is too short to tell."""
@@ -108,12 +110,15 @@ async def _read(log: Log, place: LogPlace) -> Result:
     head = await log.head()
     opened: LogOpened | None = None
     blocks: list[Block] = []
+    caught: dict[Hotkey, OracleFaulted] = {}
     records, whole = 0, False
     with anyio.move_on_after(READ_S):
         async with aclosing(log.read()) as reading:
             async for record in reading:
                 records += 1
                 opened = opened or (record.event if isinstance(record.event, LogOpened) else None)
+                if isinstance(record.event, OracleFaulted):
+                    caught[record.event.oracle] = record.event
                 if (block := getattr(record.event, "block", None)) is not None:
                     blocks = [blocks[0] if blocks else block, block]
         whole = True
@@ -121,7 +126,7 @@ async def _read(log: Log, place: LogPlace) -> Result:
         return good("it is empty; the verifier begins it at its first start")
     first, last = blocks or (Block(0), Block(0))
     size, room = await place.size(), await place.room()
-    story = Story(place, opened, records, whole, first, last, size, room)
+    story = Story(place, opened, records, whole, first, last, size, room, caught)
     found = f"{records} records, up to block {last}; each is what its hash says"
     if whole:
         return good(found, value=story)

@@ -24,9 +24,9 @@ LEAST_INODES: Final = 1_000
 
 LEAST_MEMORY: Final = 512 * MIB
 """A role without an engine takes 150 to 250 MB."""
-FILES: Final = {"prover": 1_024 + 256, "verifier": 256 + 256}
-"""Connections that a role may hold (of a prover: ``Limits.max_connections``; of a verifier: its client's), and 256 for
-files, the engine and the chain."""
+FILES: Final = {"prover": 1_024 + 256, "verifier": 256 + 256, "oracle": 64 * 16 + 256}
+"""Connections that a role may hold (of a prover: ``Limits.max_connections``; of a verifier: its client's; of an oracle:
+those of a subnet's 64 verifiers that ask for 16 places each, at once), and 256 for files, the engine and the chain."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,8 @@ class AxonPlace:
 
     def served_with(self) -> Tls:
         """How it is to be called: ``on`` or ``off``; ``auto`` while there is no address to announce."""
+        if self.tls != "auto":
+            return self.tls
         try:
             return "on" if speaks_tls(self.tls, self.announced().host) else "off"
         except AxonRefused:

@@ -1,4 +1,5 @@
-"""Asks a neuron at an address who it is, as its callers would: a connection, and a signed request for its status."""
+"""Asks a neuron or an oracle at an address who it is, as its callers would: a connection, and a signed request for its
+status."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from targon.chain import Axon
-from targon.protocol.disclosures import VerifierStatus
+from targon.protocol.disclosures import OracleStatus, VerifierStatus
 from targon.protocol.keys import Signer
 from targon.protocol.messages import ProverStatus
 from targon.protocol.primitives import Hotkey
@@ -16,8 +17,8 @@ from targon.transport import (
     Code,
     Deadlines,
     Disconnected,
-    NeuronClient,
     NotTheProver,
+    OracleClient,
     Refused,
     TimedOut,
     Tls,
@@ -28,12 +29,19 @@ from targon.transport import (
 DEADLINES = Deadlines(connect_s=5.0, first_byte_s=5.0, between_bytes_s=5.0, total_s=8.0)
 """A status is said at once; a packet filter that drops says nothing, however long one waits."""
 
-Role = Literal["prover", "verifier"]
+Role = Literal["prover", "verifier", "oracle"]
 
 Kind = Literal["answers", "refuses", "clock", "another", "tls", "stranger", "silent"]
 """``answers``: with its status. ``refuses``: it is that hotkey's, and doesn't serve the one that asked. ``clock``: our
 clocks differ. ``another``: a neuron with another hotkey. ``tls``: a neuron that speaks TLS, and was asked without.
 ``stranger``: something that is no neuron. ``silent``: no answer."""
+
+Status = ProverStatus | VerifierStatus | OracleStatus
+_ROLES: dict[type[Status], Role] = {
+    ProverStatus: "prover",
+    VerifierStatus: "verifier",
+    OracleStatus: "oracle",
+}
 
 _ABOUT_THE_CALLER = frozenset(
     {
@@ -69,42 +77,51 @@ class Asked:
 async def ask(
     axon: Axon, hotkey: Hotkey, signer: Signer, monotonic_s: Callable[[], float], *, tls: Tls = "auto"
 ) -> Asked:
-    """Ask for the status of the prover or verifier that should serve at an address.
+    """Ask for the status of the prover, verifier or oracle that should serve at an address.
 
     Args:
         tls: whether to ask over TLS; ``auto``: as callers do, wherever the address isn't loopback.
     """
     began_s = monotonic_s()
     role: Role | None = None
-    async with NeuronClient(deadlines=DEADLINES, tls=tls) as client:
+    async with OracleClient(deadlines=DEADLINES, tls=tls) as client:
         try:
             status = await _status(client, axon, hotkey, signer)
         except TransportError as error:
-            kind, said = _explained(error, hotkey)
+            kind, said = explained(error, hotkey)
         else:
             kind, said = _told(status, hotkey)
-            role = "prover" if isinstance(status, ProverStatus) else "verifier"
+            role = _ROLES[type(status)]
     return Asked(kind, said, monotonic_s() - began_s, role)
 
 
-async def _status(
-    client: NeuronClient, axon: Axon, hotkey: Hotkey, signer: Signer
-) -> ProverStatus | VerifierStatus:
-    """A prover's, or where what comes is none, a verifier's: the path of both is the same."""
-    try:
-        return await client.status(axon, hotkey, signer)
-    except BadResponse as error:
-        if error.reason != "malformed":
-            raise
+async def _status(client: OracleClient, axon: Axon, hotkey: Hotkey, signer: Signer) -> Status:
+    """A prover's, or where what comes is none, a verifier's or an oracle's: the path of all is the same."""
+    first: BadResponse | None = None
+    for look in (client.status, client.verifier_status, client.oracle_status):
         try:
-            return await client.verifier_status(axon, hotkey, signer)
-        except BadResponse:
-            raise error from None
+            return await look(axon, hotkey, signer)
+        except BadResponse as error:
+            first = first or error
+            if error.reason != "malformed":
+                break
+    assert first is not None
+    raise first
 
 
-def _told(status: ProverStatus | VerifierStatus, hotkey: Hotkey) -> tuple[Kind, str]:
+def _told(status: Status, hotkey: Hotkey) -> tuple[Kind, str]:
     if status.hotkey != hotkey:
         return "another", f"it says that it is {status.hotkey}, expected {hotkey}"
+    if isinstance(status, OracleStatus):
+        until = (
+            f"committed to blocks up to {status.periods[-1].last}"
+            if status.periods
+            else "committed to nothing"
+        )
+        return "answers", (
+            f"it gives private inputs from {status.source}; software {status.software}, {until}, now in block "
+            f"{status.block}"
+        )
     if isinstance(status, VerifierStatus):
         models = ", ".join(model.name for model in status.models)
         return "answers", (
@@ -115,7 +132,8 @@ def _told(status: ProverStatus | VerifierStatus, hotkey: Hotkey) -> tuple[Kind, 
     return "answers", f"it serves {serves}; software {status.version}, {busy}"
 
 
-def _explained(error: TransportError, hotkey: Hotkey) -> tuple[Kind, str]:
+def explained(error: TransportError, hotkey: Hotkey) -> tuple[Kind, str]:
+    """What kept a request from its answer."""
     if isinstance(error, Refused):
         if error.code == Code.WRONG_RECEIVER:
             return "another", f"another hotkey answers there: {error.expected}, expected {hotkey}"

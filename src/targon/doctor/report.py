@@ -28,7 +28,11 @@ def as_json(what: str, rows: Sequence[Row]) -> str:
 
 def show(what: str, rows: Sequence[Row], console: Console) -> None:
     """A table, and a last line that says how it stands."""
-    table = Table(title=f"What a {what} needs", title_justify="left", header_style="bold")
+    table = Table(
+        title=f"What {'an' if what[0] in 'aeiou' else 'a'} {what} needs",
+        title_justify="left",
+        header_style="bold",
+    )
     table.add_column("check", no_wrap=True)
     table.add_column("", no_wrap=True)
     table.add_column("found", ratio=3, overflow="fold")
@@ -40,8 +44,8 @@ def show(what: str, rows: Sequence[Row], console: Console) -> None:
         table.add_row(
             Text(row.check if row.check != before else ""),
             Text(mark, style),
-            Text(row.found),
-            Text(row.advice),
+            Text(plain(row.found)),
+            Text(plain(row.advice)),
         )
         before = row.check
     console.print(table)
@@ -56,3 +60,8 @@ def last_line(what: str, rows: Sequence[Row]) -> str:
     if wrong:
         return f"The {what} would not work as it is. First put right: {', '.join(wrong)}.{rest}"
     return f"Nothing is in the {what}'s way.{rest}"
+
+
+def plain(text: str) -> str:
+    """What others wrote, safe for a terminal."""
+    return "".join(char if char.isprintable() or char == "\n" else "?" for char in text)

@@ -13,6 +13,8 @@ from targon.doctor.findings import Result, bad, good
 
 ENGINE = "engine"
 """The extra that an engine needs which is started here."""
+ORACLE = "oracle"
+"""The extra that an oracle needs, to read its source."""
 
 
 def check_software(

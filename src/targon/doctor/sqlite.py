@@ -13,6 +13,7 @@ import anyio.to_thread
 
 from targon.doctor.examination import Check, blocking
 from targon.doctor.findings import Result, bad, good, note
+from targon.doctor.locks import held_by
 from targon.doctor.machine import PROC, room_of
 from targon.ledger import Log, SqliteLog
 from targon.protocol.draws import SECRET_BYTES
@@ -106,36 +107,18 @@ def check_secret(folder: Path, *, begun: bool) -> Result:
 
 
 def check_writer(file: Path, proc: Path) -> Result:
-    """Nobody else writes the log. Looked up in the kernel's list: trying the lock could stop one who starts."""
+    """Nobody else writes the log."""
     lock = file.with_name(file.name + ".writer")
-    if not lock.exists():
-        return good("nobody writes it")
     try:
-        locks = (proc / "locks").read_text("utf-8").splitlines()
+        holder = held_by(lock, proc)
     except OSError as error:
         return note(f"not checked: the system's list of locks can't be read ({error.strerror})")
-    inode = str(lock.stat().st_ino)
-    held = any(_inode(fields) == inode for fields in map(str.split, locks) if len(fields) > 5)
-    if not held:
+    if holder is None:
         return good("nobody writes it")
-    holder = lock.read_text("ascii", "replace").strip()
     return note(
-        f"process {holder} writes it now: {_command(proc, holder)}. A second verifier would be refused",
-        f"stop that one before you start another on this folder: kill {holder}",
+        f"{holder} writes it now. A second verifier would be refused",
+        f"stop that one before you start another on this folder: kill {holder.pid}",
     )
-
-
-def _inode(fields: list[str]) -> str:
-    """Of a line of ``/proc/locks``: ``1: FLOCK ADVISORY WRITE 6069 fe:00:2146871 0 EOF``."""
-    return fields[5].rpartition(":")[2]
-
-
-def _command(proc: Path, pid: str) -> str:
-    try:
-        words = (proc / pid / "cmdline").read_bytes().split(b"\0")
-    except OSError:
-        return "its command can't be seen"
-    return b" ".join(words).decode("utf-8", "replace").strip()[:120]
 
 
 def _size(file: Path) -> int:

@@ -14,6 +14,7 @@ from targon.engines.client import EngineClient, connect_engine, engine_answers
 from targon.engines.errors import EngineBusy, EngineError, EngineUnavailable, TaskRefused
 from targon.engines.launch import start_engine_process
 from targon.engines.port import (
+    Borrowed,
     Engine,
     GenerateTask,
     ModelIdentity,
@@ -32,6 +33,7 @@ from targon.engines.waiting import wait_for_engine
 
 __all__ = [
     "Batching",
+    "Borrowed",
     "Engine",
     "EngineBusy",
     "EngineClient",

@@ -148,6 +148,10 @@ class EngineClient:
             body = wire.TextBody(token_ids=tuple(token_ids), stop=tuple(stop))
         return (await self._calls.ask("/text", body, wire.TextAnswer)).text
 
+    async def tokenizer_json(self) -> str:
+        """The engine's tokenizer; raises ``TaskRefused`` if it doesn't hand it out."""
+        return (await self._calls.fetch("/tokenizer")).decode()
+
     async def _fetch_tokenizer(self) -> Decode | None:
         """How the engine's tokenizer decodes; None if it doesn't hand it out.
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from targon.protocol.messages import ChatMessage, Dialect, FinishReason, Sampling
-from targon.protocol.primitives import Digest, TokenId
+from targon.protocol.primitives import Digest, Hotkey, TokenId
 from targon.protocol.replay import Replay
 
 
@@ -133,6 +133,21 @@ class Tokenized(Protocol):
 
     async def tokenizer_json(self) -> str:
         """It, in the form of a ``tokenizer.json``."""
+        ...
+
+
+@runtime_checkable
+class Borrowed(Protocol):
+    """An engine that others run and lend: what it says is what enough of them say alike."""
+
+    @property
+    def lent_by(self) -> Sequence[Hotkey]:
+        """Whose engines it is, in order of preference."""
+        ...
+
+    @property
+    def agreeing(self) -> int:
+        """How many of them have to agree."""
         ...
 
 

@@ -26,6 +26,7 @@ from targon.protocol.messages import (
     Sampling,
 )
 from targon.protocol.primitives import Digest, Hex8, TokenId, u64_hex
+from targon.protocol.references import REPLAY_COLUMNS
 from targon.protocol.replay import Replay
 
 JSON_LINES = "application/x-ndjson"
@@ -268,25 +269,8 @@ class _ReplayHeads(Message):
     entries: tuple[_ReplayHead, ...]
 
 
-_REPLAY_DTYPES = {
-    name: np.dtype(kind)
-    for name, kind in {
-        "best_ids": "<i8",
-        "gaps": "<f8",
-        "margins": "<f8",
-        "among": "?",
-        "unsure": "?",
-        "on_cut": "?",
-        "tail_mass": "<f8",
-        "in_tail": "?",
-        "rivals": "<u4",
-        "claimed_rivals": "u1",
-    }.items()
-}
-
-
 def pack_replayed(model_digest: Digest, results: Sequence[Replayed]) -> list[bytes]:
-    """What was replayed as bytes, in parts that are to be sent one after another: 48 per token."""
+    """What was replayed as bytes, in parts that are to be sent one after another: 49 bytes per token."""
     heads, arrays = [], []
     for replayed in results:
         heads.append(
@@ -296,7 +280,7 @@ def pack_replayed(model_digest: Digest, results: Sequence[Replayed]) -> list[byt
                 "top_k": replayed.top_k,
             }
         )
-        for name, dtype in _REPLAY_DTYPES.items():
+        for name, dtype in REPLAY_COLUMNS.items():
             arrays.append(getattr(replayed.replay, name).astype(dtype).tobytes())
         arrays.append(replayed.claimed_logprobs.astype(_FLOAT).tobytes())
         arrays.append(replayed.claimed_ranks.astype(_INT).tobytes())
@@ -310,7 +294,7 @@ def unpack_replayed(data: bytes) -> tuple[Digest, list[Replayed]]:
     heads = _ReplayHeads.from_bytes(line)
     results = [
         Replayed(
-            Replay(**{name: arrays.take(dtype, head.positions) for name, dtype in _REPLAY_DTYPES.items()}),
+            Replay(**{name: arrays.take(dtype, head.positions) for name, dtype in REPLAY_COLUMNS.items()}),
             claimed_logprobs=arrays.take(_FLOAT, head.positions),
             claimed_ranks=arrays.take(_INT, head.positions),
             prompt_tokens=head.prompt_tokens,

@@ -48,6 +48,7 @@ from targon.ledger.events import (
 from targon.ledger.fold import Standings, catch_up, replay
 from targon.ledger.migrate import Migrated, migrate
 from targon.ledger.port import GENESIS_HASH, Head, Log, Record, Snapshot, chain_records, chained, record_hash
+from targon.ledger.relying import Caught, InputsCommitted, OracleFaulted, OracleState, ReliesOn
 from targon.ledger.sqlite import SqliteLog
 from targon.ledger.standing import Conviction, LastVerdict, Proposal, ProverStanding
 from targon.ledger.story import Entry, explain
@@ -59,6 +60,7 @@ __all__ = [
     "Attempt",
     "BlocksSkipped",
     "CalibrationAdopted",
+    "Caught",
     "Conviction",
     "CorruptLog",
     "Entry",
@@ -66,6 +68,7 @@ __all__ = [
     "Head",
     "HeadAnchored",
     "HeadMoved",
+    "InputsCommitted",
     "IntervalClosed",
     "IntervalOpened",
     "InvalidHistory",
@@ -77,6 +80,8 @@ __all__ = [
     "Migrated",
     "MigrationRefused",
     "ModelEntry",
+    "OracleFaulted",
+    "OracleState",
     "Outcome",
     "Proposal",
     "ProverConvicted",
@@ -85,6 +90,7 @@ __all__ = [
     "ProverStanding",
     "Purpose",
     "Record",
+    "ReliesOn",
     "Route",
     "RoutesSet",
     "Snapshot",

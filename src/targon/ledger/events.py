@@ -14,6 +14,9 @@ A verifier's life in events::
                                                it was drawn for an audit, judged; or failed; or nobody's fault
       | blocks_skipped                         blocks that passed while a step was running
       | head_anchored                          the interval's head stands on chain
+      | inputs_committed                       an oracle's commitment, as it is seen, once; before an interval, too
+      | relies_on                              where private inputs come from, from here on; before an interval, too
+      | oracle_faulted                         an oracle was caught; before an interval, too
       | weights_proposed                       before they are sent to the chain, or committed to
       | weights_set | weights_not_set )*       what came of them
     interval_closed                            reveals the secret; tiers move
@@ -30,6 +33,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field, JsonValue, TypeAdapter, ValidationError
 
 from targon.ledger.errors import LedgerError
+from targon.ledger.relying import InputsCommitted, OracleFaulted, ReliesOn
 from targon.protocol.messages import MAX_SAFE_INTEGER, Dialect, Message, Receipt
 from targon.protocol.primitives import Block, Hex32, HotkeyField, Interval, Uid
 from targon.protocol.profile import Profile
@@ -331,6 +335,9 @@ Event = (
     | StepClosed
     | BlocksSkipped
     | HeadAnchored
+    | InputsCommitted
+    | ReliesOn
+    | OracleFaulted
     | WeightsProposed
     | WeightsSet
     | WeightsNotSet

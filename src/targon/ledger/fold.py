@@ -20,6 +20,7 @@ from targon.ledger import rules
 from targon.ledger.errors import InvalidHistory, UnusableSnapshot
 from targon.ledger.events import Answered, Attempt, LogOpened, Verdict
 from targon.ledger.port import Head, Log, Record, Snapshot
+from targon.ledger.relying import OracleState, ReliesOn
 from targon.ledger.standing import Proposal, ProverStanding, ProverState, State
 from targon.protocol import rewards
 from targon.protocol.canonical import canonical_bytes
@@ -29,7 +30,7 @@ from targon.protocol.weights import NoWeights, u16_weights
 
 logger = structlog.get_logger(__name__)
 
-SNAPSHOT_VERSION: Final = 6
+SNAPSHOT_VERSION: Final = 7
 """Counted up whenever :class:`State` changes its shape; an older snapshot is then folded anew."""
 
 _FIELDS = tuple(f.name for f in fields(ProverState))
@@ -170,6 +171,16 @@ class Standings:
     def calibrations(self) -> Mapping[str, Digest]:
         """By model, the calibration that its verdicts are judged by."""
         return MappingProxyType(self._s.calibrations)
+
+    @property
+    def oracles(self) -> Mapping[Hotkey, OracleState]:
+        """What the log says of each oracle."""
+        return MappingProxyType(self._s.oracles)
+
+    @property
+    def relies_on(self) -> ReliesOn | None:
+        """What the verifier relies on; None: the log never spoke of it, and the verifier has but its own."""
+        return self._s.relies_on
 
     @property
     def blocks_skipped(self) -> int:

@@ -21,6 +21,8 @@ A record that cannot follow the ones before it is refused as :class:`InvalidHist
   Tiers settle, request counters reset, this interval's median speeds become the next one's measure. Inferences
   may go on over an interval's end: they count in the interval in which they end.
 * ``head_anchored`` needs the open interval, its own head, and comes once per interval.
+* ``inputs_committed`` needs a commitment of this network's that is not kept already, ``relies_on`` one by each oracle
+  that private inputs come from. With ``oracle_faulted``, they move nothing of a prover's.
 * ``weights_set`` and ``weights_not_set`` need the proposal that they name, once; what is set is what was proposed.
   Then the records of the intervals that had closed when it was proposed may be published, but for those of intervals
   in which an attempt was made that is open still: their secret would tell its prover whether it is audited.
@@ -55,6 +57,7 @@ from targon.ledger.events import (
 )
 from targon.ledger.inferences import answered, routes_set, withdrawn
 from targon.ledger.port import Record
+from targon.ledger.relying import inputs_committed, oracle_faulted, relies_on
 from targon.ledger.standing import Conviction, LastVerdict, Proposal, ProverStanding, ProverState, State
 from targon.protocol import conviction, draws, rewards, tiers
 from targon.protocol.primitives import Digest
@@ -373,6 +376,9 @@ _RULES: dict[str, Callable[[State, Record, Any], None]] = {
     "step_closed": _step_closed,
     "blocks_skipped": _blocks_skipped,
     "head_anchored": _head_anchored,
+    "inputs_committed": inputs_committed,
+    "relies_on": relies_on,
+    "oracle_faulted": oracle_faulted,
     "weights_proposed": _weights_proposed,
     "weights_set": _weights_set,
     "weights_not_set": _weights_not_set,

@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 
 from targon.ledger.events import Attempt, LogOpened, Outcome
 from targon.ledger.port import GENESIS_HASH
+from targon.ledger.relying import OracleState, ReliesOn
 from targon.protocol.primitives import Block, Digest, Hotkey, Interval, Uid
 from targon.protocol.tiers import TIERS, Tier
 
@@ -198,5 +199,8 @@ class State:
     blocks_skipped: int = 0
     calibrations: dict[str, Digest] = field(default_factory=dict)
     """By model, the calibration that its verdicts are judged by."""
+    oracles: dict[Hotkey, OracleState] = field(default_factory=dict)
+    relies_on: ReliesOn | None = None
+    """The newest; None: the log never spoke of it, and the verifier has but its own."""
     just_judged: tuple[int, Hotkey] | None = None
     """The attempt, and the prover, of the newest verdict: what a conviction must follow from."""

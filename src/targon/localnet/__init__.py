@@ -1,7 +1,7 @@
 """A whole network on one machine, to see it work: real processes, real HTTP on loopback, a real model.
 
 This room starts, watches and sums up. It decides nothing: every number that it shows comes from the
-verifier's log or from the chain.
+verifier's log, from its metrics or from the chain.
 """
 
 from __future__ import annotations

@@ -19,16 +19,22 @@ from targon.chain import Axon, ChainSettings, EmbeddedChain
 from targon.engines.default_model import DEFAULT_MODEL_NAME
 from targon.gateway.keys import FILE_NAME, KeyFile
 from targon.localnet.cast import ENGINES, EngineName, Player, cast
+from targon.localnet.oracle import PERIOD_BLOCKS, SPARE_PLACES, OraclePlace
 from targon.localnet.processes import Running, free_ports, running
-from targon.localnet.settings import Settings
+from targon.localnet.settings import LIGHT, Settings
 from targon.localnet.users import Door
 from targon.protocol.primitives import Hotkey, Uid
+
+FIRST = "verifier-1"
+"""The verifier that serves users, and whose log the screen is drawn from."""
 
 MARKER = "targon-localnet"
 """A file that marks a folder as a local network's: only such a folder is ever cleared."""
 
 VERIFIER_STAKE = 10_000.0
 """TAO; above --neuron.vpermit_tao_limit, so that no verifier is taken for a prover."""
+LIGHT_STAKE = 5_000.0
+"""TAO of the light verifier: above it, too, and below the others', so that incentives follow whom the screen shows."""
 
 
 class FolderInUse(Exception):
@@ -56,9 +62,15 @@ class Network:
     processes: tuple[Running, ...]
     door: Door
     """Where the first verifier serves users."""
+    oracle: OraclePlace | None = None
 
-    def log_path(self, verifier: int = 0) -> Path:
+    def log_path(self, verifier: str = FIRST) -> Path:
         return data_folder(self.settings, verifier) / "log.sqlite"
+
+    @property
+    def reveals(self) -> Path:
+        """Folder for what the oracle reveals."""
+        return self.settings.path / "reveals"
 
     def check(self) -> None:
         """Raise if any process has ended.
@@ -74,8 +86,8 @@ def chain_path(settings: Settings) -> Path:
     return settings.path / "chain.sqlite"
 
 
-def data_folder(settings: Settings, verifier: int) -> Path:
-    return settings.path / f"verifier-{verifier + 1}"
+def data_folder(settings: Settings, name: str = FIRST) -> Path:
+    return settings.path / name
 
 
 def clear(path: Path) -> None:
@@ -109,15 +121,17 @@ async def open_network(settings: Settings) -> AsyncGenerator[Network, None]:
     async with AsyncExitStack() as stack:
         stack.push_async_callback(chain.aclose)
         verifiers = await anyio.to_thread.run_sync(_enrol_verifiers, settings, chain)
-        ports = free_ports(len(players) + settings.verifiers + 1)
+        ports = free_ports(len(players) + len(settings.verifier_names) + 3)
+        oracle = await anyio.to_thread.run_sync(_open_oracle, settings, ports.pop(), ports.pop())
         door = await anyio.to_thread.run_sync(_open_door, settings, settings.gateway_port or ports.pop())
         seats = await _seat_players(settings, chain, players, ports)
         processes = []
         # A socket's path may have 100 characters at most; that of the network's own folder may be longer.
         sockets = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="targon-")))
-        for name, module, arguments in _commands(settings, seats, sockets, ports[len(players) :], door):
+        commands = _commands(settings, seats, sockets, ports[len(players) :], door, oracle)
+        for name, module, arguments in commands:
             processes.append(await stack.enter_async_context(running(name, module, arguments, settings.path)))
-        yield Network(settings, chain, seats, verifiers, tuple(processes), door)
+        yield Network(settings, chain, seats, verifiers, tuple(processes), door, oracle)
 
 
 def _create_chain(settings: Settings, provers: int) -> EmbeddedChain:
@@ -127,7 +141,7 @@ def _create_chain(settings: Settings, provers: int) -> EmbeddedChain:
             netuid=settings.netuid,
             block_seconds=settings.block_seconds,
             tempo=settings.tempo,
-            max_uids=provers + settings.verifiers,
+            max_uids=provers + len(settings.verifier_names),
             weights_rate_limit=1,
         ),
     )
@@ -135,10 +149,10 @@ def _create_chain(settings: Settings, provers: int) -> EmbeddedChain:
 
 def _enrol_verifiers(settings: Settings, chain: EmbeddedChain) -> tuple[Hotkey, ...]:
     hotkeys = []
-    for number in range(settings.verifiers):
-        keypair = _make_key(settings, f"verifier-{number + 1}")
+    for name in settings.verifier_names:
+        keypair = _make_key(settings, name)
         chain.register(keypair)
-        chain.add_stake(Hotkey(keypair.ss58_address), VERIFIER_STAKE)
+        chain.add_stake(Hotkey(keypair.ss58_address), LIGHT_STAKE if name == LIGHT else VERIFIER_STAKE)
         hotkeys.append(Hotkey(keypair.ss58_address))
     return tuple(hotkeys)
 
@@ -162,8 +176,21 @@ def _make_key(settings: Settings, name: str) -> Keypair:
     return wallet.hotkey
 
 
+def _open_oracle(settings: Settings, port: int, metrics_port: int) -> OraclePlace | None:
+    """A key for the oracle, which needs no UID, and a folder for what it reveals."""
+    if not settings.has_oracle:
+        return None
+    (settings.path / "reveals").mkdir()
+    return OraclePlace(Hotkey(_make_key(settings, "oracle").ss58_address), port, metrics_port)
+
+
 def _commands(
-    settings: Settings, seats: tuple[Seat, ...], sockets: Path, verifier_ports: Sequence[int], door: Door
+    settings: Settings,
+    seats: tuple[Seat, ...],
+    sockets: Path,
+    verifier_ports: Sequence[int],
+    door: Door,
+    oracle: OraclePlace | None,
 ) -> list[tuple[str, str, list[str]]]:
     """(name, module, arguments) of every process: engines first, since they take longest to be ready."""
     engines = sorted({seat.player.engine for seat in seats if seat.player.engine is not None})
@@ -172,9 +199,16 @@ def _commands(
     commands = [_engine("reference", "fp32", sockets, threads=cores)]
     commands += [_engine(name, name, sockets, threads=max(1, cores // len(engines))) for name in engines]
     commands += [_prover(settings, seat, sockets) for seat in seats if seat.player.engine is not None]
-    for number, port in enumerate(verifier_ports[: settings.verifiers]):
-        users = ["--gateway.off"] if number else ["--gateway.port", str(door.port)]
-        commands.append(_verifier(settings, number, sockets, port, users))
+    if oracle is not None:
+        commands.append(_oracle(settings, oracle, sockets))
+    for name, port in zip(settings.verifier_names, verifier_ports, strict=False):
+        more = ["--neuron.light"] if name == LIGHT else ["--engine.socket", _socket(sockets, "reference")]
+        more += ["--gateway.port", str(door.port)] if name == FIRST else ["--gateway.off"]
+        if oracle is not None:
+            more += ["--oracle.url", oracle.url, "--oracle.hotkey", oracle.hotkey]
+        if oracle is not None and name == FIRST:
+            more += ["--metrics.port", str(oracle.metrics_port)]
+        commands.append(_verifier(settings, name, port, more))
     return commands
 
 
@@ -195,15 +229,31 @@ def _endpoint(settings: Settings) -> str:
     return f"sqlite://{chain_path(settings).resolve()}"
 
 
-def _common(settings: Settings, wallet: str, socket: str) -> list[str]:
-    """The flags that a prover and a verifier share."""
+def _common(settings: Settings, wallet: str) -> list[str]:
+    """The flags that all roles share."""
     return [
         *("--netuid", str(settings.netuid)),
         *("--subtensor.chain_endpoint", _endpoint(settings)),
         *("--wallet.name", wallet),
         *("--wallet.path", str(settings.path / "wallets")),
-        *("--engine.socket", socket),
     ]
+
+
+def _oracle(settings: Settings, place: OraclePlace, sockets: Path) -> tuple[str, str, list[str]]:
+    lent = ["--engine.socket", _socket(sockets, "reference")] if settings.light else []
+    return (
+        "oracle",
+        "targon.cli",
+        [
+            "oracle",
+            *_common(settings, "oracle"),
+            *("--axon.port", str(place.port)),
+            *("--data.path", str(settings.path / "oracle")),
+            *("--oracle.period", str(PERIOD_BLOCKS)),
+            *("--oracle.places", str(settings.sample_size + SPARE_PLACES)),
+            *lent,
+        ],
+    )
 
 
 def _prover(settings: Settings, seat: Seat, sockets: Path) -> tuple[str, str, list[str]]:
@@ -211,7 +261,7 @@ def _prover(settings: Settings, seat: Seat, sockets: Path) -> tuple[str, str, li
     assert player.engine is not None
     if player.cheat is None:
         socket = _socket(sockets, player.engine)
-        flags = [*_common(settings, player.name, socket), "--axon.port", str(seat.port)]
+        flags = [*_common(settings, player.name), "--engine.socket", socket, "--axon.port", str(seat.port)]
         return player.name, "targon.cli", ["prover", *flags]
     flags = [
         *("--cheat", player.cheat),
@@ -228,7 +278,7 @@ def _prover(settings: Settings, seat: Seat, sockets: Path) -> tuple[str, str, li
 
 def _open_door(settings: Settings, port: int) -> Door:
     """A key for the first verifier's gateway. It may do all that a key can: the network is its user's own."""
-    folder = data_folder(settings, 0)
+    folder = data_folder(settings)
     folder.mkdir(parents=True)
     file = KeyFile(folder / FILE_NAME)
     try:
@@ -238,21 +288,19 @@ def _open_door(settings: Settings, port: int) -> Door:
     return Door(port, key, DEFAULT_MODEL_NAME)
 
 
-def _verifier(
-    settings: Settings, number: int, sockets: Path, port: int, users: Sequence[str]
-) -> tuple[str, str, list[str]]:
+def _verifier(settings: Settings, name: str, port: int, more: Sequence[str]) -> tuple[str, str, list[str]]:
     return (
-        f"verifier-{number + 1}",
+        name,
         "targon.cli",
         [
             "verifier",
-            *_common(settings, f"verifier-{number + 1}", _socket(sockets, "reference")),
+            *_common(settings, name),
             *("--axon.port", str(port)),
-            *("--data.path", str(data_folder(settings, number))),
+            *("--data.path", str(data_folder(settings, name))),
             *("--profile", settings.profile.name),
-            *users,
             *("--neuron.sample_size", str(settings.sample_size)),
             *("--neuron.min_tokens", str(settings.min_tokens)),
             *("--neuron.max_tokens", str(settings.max_tokens)),
+            *more,
         ],
     )

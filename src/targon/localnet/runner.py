@@ -17,20 +17,23 @@ from rich.console import Console
 from rich.live import Live
 from rich.panel import Panel
 
-from targon.audit import Unreadable, audit_folder
+from targon.audit import Unreadable, audit_folder, check_reveals
 from targon.chain import Metagraph
 from targon.ledger import (
     IntervalClosed,
     ProverConvicted,
     ProverStanding,
     Record,
+    ReliesOn,
     SqliteLog,
     Standings,
     StepClosed,
+    Verdict,
     WeightsSet,
 )
 from targon.localnet.network import Network, Seat, data_folder, open_network
-from targon.localnet.settings import Settings
+from targon.localnet.oracle import Seen, look
+from targon.localnet.settings import LIGHT, Settings
 from targon.localnet.summary import Line, conviction_faults, ranking_faults, summary
 from targon.localnet.users import User
 from targon.localnet.view import Tally, draw, legend
@@ -158,7 +161,10 @@ async def run(settings: Settings, console: Console, picture: Path | None = None)
         FolderInUse, ProcessDied, LocalnetFailed: if there was no such end.
     """
     began = time.monotonic()
-    console.print(f"Starting a chain, {settings.verifiers} verifier(s), their engines and the provers …")
+    more = ", an oracle" if settings.has_oracle else ""
+    console.print(
+        f"Starting a chain{more}, {len(settings.verifier_names)} verifier(s), their engines and the provers …"
+    )
     async with open_network(settings) as network:
         for line in legend(network):
             console.print(f"  [magenta]{line}[/]", highlight=False)
@@ -178,19 +184,53 @@ async def run(settings: Settings, console: Console, picture: Path | None = None)
             if picture is not None:
                 _take_picture(watch, picture)
             lines = await watch.lines()
+            seen = await _see_oracle(network, watch)
             seconds = time.monotonic() - began
-    print_summary(console, watch, network, lines, seconds, user)
-    exact = await anyio.to_thread.run_sync(_audit, data_folder(settings, 0) / "segments", console)
-    return 1 if ranking_faults(lines) or conviction_faults(lines) or not exact else 0
+    print_summary(console, watch, network, lines, seconds, user, seen)
+    exact = await _audit(network, console)
+    others = seen.faults() if seen is not None else []
+    return 1 if ranking_faults(lines) or conviction_faults(lines) or others or not exact else 0
 
 
-def _audit(folder: Path, console: Console) -> bool:
+async def _see_oracle(network: Network, watch: Watch) -> Seen | None:
+    """What verifiers saw of the oracle, while it still runs; None: there is none."""
+    if network.oracle is None:
+        return None
+    inputs = await look(network.oracle, network.reveals)
+    borrowed = await _borrowed(network) if network.settings.light else None
+    return Seen(inputs, watch.tally.commitments, tuple(watch.tally.caught), borrowed)
+
+
+async def _borrowed(network: Network) -> int:
+    """How much the light verifier has judged."""
+    path = network.log_path(LIGHT)
+    if not path.exists():
+        return 0
+    async with aclosing(await SqliteLog.open(path, read_only=True)) as log, aclosing(log.read(0)) as records:
+        return sum([isinstance(record.event, Verdict) async for record in records])
+
+
+async def _audit(network: Network, console: Console) -> bool:
     """Audit what the first verifier published, as a stranger would; returns whether nothing is wrong with it."""
+    folder = data_folder(network.settings) / "segments"
     try:
-        report, _ = audit_folder(folder)
+        report, _ = await anyio.to_thread.run_sync(audit_folder, folder)
     except Unreadable:
         console.print("It published nothing of its log yet, so there is nothing to audit.", highlight=False)
         return True
+    command = f"  targon audit {folder}"
+    if network.oracle is not None:
+        known, reveals = len(report.oracles.commitments), str(network.reveals)
+        await check_reveals(
+            reveals, report.oracles, report.faults, report.notes, count=known, scratch=network.reveals
+        )
+        console.print(
+            f"It tells of {known} periods of the oracle; {report.oracles.reveals} of them were over, and what the "
+            "oracle revealed of them was computed again.",
+            highlight=False,
+            soft_wrap=True,
+        )
+        command += f" --oracle {reveals} --reveals {max(known, 1)}"
     said = "exact" if report.exact else "; ".join(str(fault) for fault in report.faults.kept[:3])
     console.print(
         f"As a stranger would, it was audited by what it published: {said} ({report.records} records, "
@@ -198,7 +238,7 @@ def _audit(folder: Path, console: Console) -> bool:
         "again). Do it yourself:",
         highlight=False,
     )
-    console.print(f"  targon audit {folder}", highlight=False, markup=False, soft_wrap=True)
+    console.print(command, highlight=False, markup=False, soft_wrap=True)
     return report.exact
 
 
@@ -254,6 +294,10 @@ def _print_plainly(record: Record, watch: Watch, console: Console) -> None:
         console.print(f"block {event.block}: {tally.verdicts} verdicts so far", highlight=False)
     elif isinstance(event, IntervalClosed):
         console.print(f"interval {event.interval} closed: tiers moved", highlight=False)
+    elif isinstance(event, ReliesOn):
+        source = "the oracle" if event.inputs else "the verifier's own source"
+        said = f"private inputs come from {source} now: {event.why}"
+        console.print(said, highlight=False, markup=False, soft_wrap=True)
     elif isinstance(event, ProverConvicted):
         name = next(seat.player.name for seat in watch.seats if seat.hotkey == event.prover)
         console.print(
@@ -284,7 +328,13 @@ def _take_picture(watch: Watch, path: Path) -> None:
 
 
 def print_summary(
-    console: Console, watch: Watch, network: Network, lines: list[Line], seconds: float, user: User
+    console: Console,
+    watch: Watch,
+    network: Network,
+    lines: list[Line],
+    seconds: float,
+    user: User,
+    seen: Seen | None,
 ) -> None:
     tally = watch.tally
     facts = [
@@ -292,6 +342,7 @@ def print_summary(
         f"({tally.per_minute(time.monotonic()):.0f} a minute), {tally.tokens} tokens verified.",
         f"{tally.inferences} inferences answered, {user.answered} of them for the user that this command plays, who "
         f"fetched {user.receipts} receipts; {tally.audits} inferences were drawn for an audit.",
+        *(seen.facts() if seen is not None else ()),
     ]
     for line in summary(
         lines,
@@ -300,5 +351,6 @@ def print_summary(
         profile=network.settings.profile.name,
         promotions=watch.promotions,
         facts=facts,
+        others=seen.faults() if seen is not None else (),
     ):
         console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -8,6 +8,9 @@ from pathlib import Path
 from targon.localnet.cast import CHEATS, CheatName
 from targon.protocol.profile import DEMO, Profile
 
+LIGHT = "verifier-light"
+"""The name of the verifier without an engine."""
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -24,6 +27,10 @@ class Settings:
     """Honest provers in bf16, on an engine of their own."""
     cheats: tuple[CheatName, ...] = CHEATS
     verifiers: int = 1
+    oracle: bool = False
+    """An oracle gives the verifiers their private inputs."""
+    light: bool = False
+    """The oracle lends its engine to one more verifier, which has none."""
     sample_size: int = 10
     block_seconds: float = 2.0
     profile: Profile = DEMO
@@ -35,3 +42,14 @@ class Settings:
     netuid: int = 4
     gateway_port: int = 0
     """Where the first verifier serves users, on loopback; 0: any free port."""
+
+    @property
+    def has_oracle(self) -> bool:
+        """Whether there is an oracle: it was asked for, or is needed."""
+        return self.oracle or self.light
+
+    @property
+    def verifier_names(self) -> tuple[str, ...]:
+        """Of all verifiers, the light one last."""
+        names = tuple(f"verifier-{number + 1}" for number in range(self.verifiers))
+        return (*names, LIGHT) if self.light else names

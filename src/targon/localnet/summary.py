@@ -70,7 +70,14 @@ def conviction_faults(lines: Sequence[Line]) -> list[str]:
 
 
 def summary(
-    lines: Sequence[Line], *, path: Path, log: Path, profile: str, promotions: int, facts: Sequence[str]
+    lines: Sequence[Line],
+    *,
+    path: Path,
+    log: Path,
+    profile: str,
+    promotions: int,
+    facts: Sequence[str],
+    others: Sequence[str] = (),
 ) -> list[str]:
     """The plain text that is printed at the end, a line each.
 
@@ -78,6 +85,7 @@ def summary(
         path: the network's folder.
         log: the first verifier's log.
         facts: what was counted, in words.
+        others: faults that aren't about provers, in words.
     """
     ordered = sorted(lines, key=lambda line: (-line.score, line.uid))
     width = max((len(line.player.name) for line in lines), default=6)
@@ -92,7 +100,7 @@ def summary(
         for line in ordered
     ]
     text.append("")
-    faults = [*conviction_faults(lines), *ranking_faults(lines)]
+    faults = [*conviction_faults(lines), *ranking_faults(lines), *others]
     if faults:
         text += ["Not as it should be:", *(f"  {fault}" for fault in faults)]
     elif any(line.player.honest for line in lines) and any(not line.player.honest for line in lines):

@@ -11,7 +11,17 @@ from rich.table import Table
 from rich.text import Text
 
 from targon.chain import Metagraph, Neuron
-from targon.ledger import Answered, Attempt, IntervalClosed, ProverStanding, Record, Standings, Verdict
+from targon.ledger import (
+    Answered,
+    Attempt,
+    InputsCommitted,
+    IntervalClosed,
+    OracleFaulted,
+    ProverStanding,
+    Record,
+    Standings,
+    Verdict,
+)
 from targon.localnet.cast import CHEAT_WORDS, Player
 from targon.localnet.network import Network, Seat
 from targon.protocol.weights import NoWeights
@@ -30,6 +40,10 @@ class Tally:
     tokens: int = 0
     audits: int = 0
     """Of these, those that were drawn for an audit."""
+    commitments: int = 0
+    """An oracle's, that were seen."""
+    caught: list[str] = field(default_factory=list)
+    """What the oracle was caught at, in words."""
     intervals_closed: int = 0
     first_at_s: float | None = None
     recent: deque[tuple[float, int]] = field(default_factory=deque)
@@ -42,6 +56,10 @@ class Tally:
             self.intervals_closed += 1
         elif isinstance(event, Attempt) and self.first_at_s is None:
             self.first_at_s = now_s
+        elif isinstance(event, InputsCommitted):
+            self.commitments += 1
+        elif isinstance(event, OracleFaulted):
+            self.caught.append(f"{event.what} in block {event.block}: {event.detail}")
         elif isinstance(event, Answered):
             self.inferences += 1
             self.audits += event.audited

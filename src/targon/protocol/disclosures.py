@@ -66,6 +66,35 @@ class VerifierStatus(Message):
     """Whether it was asked to stop."""
 
 
+class CommittedPeriod(Message):
+    """A period of an oracle's that isn't over yet."""
+
+    number: _Count
+    first: _Block
+    last: _Block
+    places: _Count
+    """Private inputs of each of its verifiers in each block."""
+
+
+class OracleStatus(Message):
+    """``GET /v1/status`` of an oracle: what it says of itself."""
+
+    spec_version: Literal[1] = SPEC_VERSION
+    software: _Name
+    hotkey: HotkeyField
+    netuid: Annotated[int, Field(ge=0, lt=65_536)]
+    genesis: Hex32
+    """Hash of the chain's first block: which network this is."""
+    block: _Block
+    """The chain's newest block that it has seen."""
+    periods: tuple[CommittedPeriod, ...]
+    """Those that are committed to and not over, oldest first."""
+    source: _Name
+    """What its private inputs are drawn from, in its operator's words."""
+    model: NamedModel | None = None
+    """What light clients may have generated and scored; null: nothing."""
+
+
 class JudgedLast(Message):
     """A prover's newest verdict."""
 

@@ -5,9 +5,12 @@ ProtocolError
 ├── UnsupportedSampling  sampling parameters that no rule covers; refused by name
 ├── InvalidLogits        numbers that no token can be drawn from
 ├── InvalidSignature     a signature that does not verify
-├── ReceiptMismatch      a genuine receipt for something else
-├── SegmentMismatch      a genuine manifest of another segment, or of another log
-├── StatementMismatch    a hotkey's statement about a TLS key that is not the one wanted, or not valid now
+├── FieldMismatch        something signed, of which a field is not what it should be
+│   ├── PrivateInputMismatch what an oracle signed isn't what it committed to, or another's
+│   ├── ReferenceMismatch    what an oracle signed for its engine, of another task, or for another verifier
+│   ├── ReceiptMismatch      a genuine receipt for something else
+│   ├── SegmentMismatch      a genuine manifest of another segment, or of another log
+│   └── StatementMismatch    a hotkey's statement about a TLS key that is not the one wanted, or not valid now
 └── VectorMismatch       an implementation that disagrees with a conformance vector
 """
 
@@ -46,54 +49,66 @@ class InvalidSignature(ProtocolError):
     """A signature that does not verify against the hotkey that it names."""
 
 
-class ReceiptMismatch(ProtocolError):
-    """A receipt, or what a verifier says of one, that is genuine but speaks of something else.
+class FieldMismatch(ProtocolError):
+    """Something signed, of which a field is not what it should be.
 
     Attributes:
         field: which field differs.
         got: what it says.
         expected: what it should say.
+    """
+
+    def __init__(self, field: str, got: object, expected: object, message: str) -> None:
+        self.field = field
+        self.got = got
+        self.expected = expected
+        super().__init__(message)
+
+
+class ReceiptMismatch(FieldMismatch):
+    """A receipt, or what a verifier says of one, that is genuine but speaks of something else.
+
+    Attributes:
         of: whose field it is: the ``receipt``'s, the ``countersignature``'s or the ``statement``'s.
     """
 
     def __init__(self, field: str, got: object, expected: object, *, of: str = "receipt") -> None:
-        self.field = field
-        self.got = got
-        self.expected = expected
         self.of = of
-        super().__init__(f"{of} {field}: got {got!r}, expected {expected!r}")
+        super().__init__(field, got, expected, f"{of} {field}: got {got!r}, expected {expected!r}")
 
 
-class SegmentMismatch(ProtocolError):
-    """A segment's manifest that does not follow the one before it.
-
-    Attributes:
-        field: which field differs.
-        got: what the manifest says.
-        expected: what it should say.
-    """
-
-    def __init__(self, field: str, got: object, expected: object) -> None:
-        self.field = field
-        self.got = got
-        self.expected = expected
-        super().__init__(f"segment's {field}: got {got!r}, expected {expected!r}")
-
-
-class StatementMismatch(ProtocolError):
-    """A statement about a TLS key that is another hotkey's, or not valid now.
+class PrivateInputMismatch(FieldMismatch):
+    """A private input, or a commitment to some, that is another's, or isn't what was committed to.
 
     Attributes:
-        field: ``hotkey``, ``not_before``, ``not_after`` or ``lifetime``.
-        got: what the certificate says.
-        expected: what it should say.
+        of: whose field it is: the ``private input``'s or the ``commitment``'s.
     """
 
+    def __init__(self, field: str, got: object, expected: object, *, of: str = "private input") -> None:
+        self.of = of
+        super().__init__(field, got, expected, f"{of}'s {field}: got {got!r}, expected {expected}")
+
+
+class ReferenceMismatch(FieldMismatch):
+    """What an oracle says for its engine, of something else than was asked, or to somebody else."""
+
     def __init__(self, field: str, got: object, expected: object) -> None:
-        self.field = field
-        self.got = got
-        self.expected = expected
-        super().__init__(f"TLS key's {field}: got {got}, expected {expected}")
+        super().__init__(field, got, expected, f"reference's {field}: got {got!r}, expected {expected!r}")
+
+
+class SegmentMismatch(FieldMismatch):
+    """A segment's manifest that does not follow the one before it."""
+
+    def __init__(self, field: str, got: object, expected: object) -> None:
+        super().__init__(field, got, expected, f"segment's {field}: got {got!r}, expected {expected!r}")
+
+
+class StatementMismatch(FieldMismatch):
+    """A statement about a TLS key that is another hotkey's, or not valid now: of its ``hotkey``, ``not_before``,
+    ``not_after`` or ``lifetime``."""
+
+    def __init__(self, field: str, got: object, expected: object) -> None:
+        super().__init__(field, got, expected, f"TLS key's {field}: got {got}, expected {expected}")
 
 
 class VectorMismatch(ProtocolError):

@@ -8,7 +8,28 @@ from __future__ import annotations
 from targon.protocol.messages import ChatMessage
 
 ANSWER_SYSTEM = "Answer the question."
-QUERY_SYSTEM = "Ask a question."
+QUERY_SYSTEM = "You read a text and ask one short question about it. You never answer."
+QUERY_EXAMPLES = (
+    (
+        "The lighthouse at the northern cape was built in 1871 from local granite. Its lamp burned rape oil until a "
+        "generator was brought across by boat.",
+        "lighthouse",
+        "When was the lighthouse at the northern cape built?",
+    ),
+    (
+        "A sourdough starter is fed with flour and water once a day. If it is kept in the cold, feeding it once a "
+        "week is enough.",
+        "starter",
+        "How often should a sourdough starter be fed if it is kept in the cold?",
+    ),
+    (
+        "The treaty obliges both states to inform each other before they divert the river. Disputes go to a commission "
+        "of five engineers.",
+        "disputes",
+        "Who decides disputes about the river under the treaty?",
+    ),
+)
+"""Texts, a word of each, and what to ask about it; none of them is a private input."""
 
 
 def conversation(system: str | None, *turns: str) -> tuple[ChatMessage, ...]:
@@ -36,6 +57,17 @@ def challenge_messages(query: str, private_input: str) -> tuple[ChatMessage, ...
     return conversation(ANSWER_SYSTEM, f"{private_input}\n\n{query}")
 
 
-def query_messages(private_input: str) -> tuple[ChatMessage, ...]:
-    """The conversation that makes a query-generation model ask about a passage."""
-    return conversation(QUERY_SYSTEM, f"{private_input}\n\nWrite one short question about the text above.")
+def query_messages(private_input: str, topic: str) -> tuple[ChatMessage, ...]:
+    """The conversation that makes a query-generation model ask about a passage.
+
+    It begins with examples: a small model that is told what to do explains the text, one that was shown asks.
+
+    Args:
+        topic: a word of the passage that the question is to be about.
+    """
+    turns = [turn for text, about, query in QUERY_EXAMPLES for turn in (_ask(text, about), query)]
+    return conversation(QUERY_SYSTEM, *turns, _ask(private_input, topic))
+
+
+def _ask(text: str, topic: str) -> str:
+    return f'Text: {text}\n\nAsk one short question about "{topic}" that this text answers.'

@@ -12,6 +12,8 @@ from targon.redteam.attacks import ATTACKS, QUICK, Attack, UnknownAttack, with_n
 from targon.redteam.bench import run_bench
 from targon.redteam.chart import write_chart
 from targon.redteam.cheats import Canned, Disguise, Truncated, Wrapper, WrongSeed
+from targon.redteam.front_running_report import FrontRunning, table_of_front_running
+from targon.redteam.front_running_run import run_front_running
 from targon.redteam.generating import Bench
 from targon.redteam.matrix import Matrix
 from targon.redteam.organic_report import Organic, table_of_organic
@@ -27,6 +29,7 @@ __all__ = [
     "Bench",
     "Canned",
     "Disguise",
+    "FrontRunning",
     "Matrix",
     "Organic",
     "Truncated",
@@ -37,8 +40,10 @@ __all__ = [
     "evaluation_passages",
     "page_of",
     "run_bench",
+    "run_front_running",
     "run_organic",
     "table_of",
+    "table_of_front_running",
     "table_of_organic",
     "with_needs",
     "write_chart",

@@ -22,10 +22,11 @@ from targon.transport.errors import (
     TransportError,
     Unreachable,
 )
-from targon.transport.gate import Gate, Handler, Policy, Route, SignedRequest
+from targon.transport.gate import Gate, Handler, OpenRequest, OpenRoute, Policy, Route, SignedRequest
 from targon.transport.limits import Allowance, Limits
 from targon.transport.nonces import MemoryNonceStore, NonceStore
 from targon.transport.operations import operations_app
+from targon.transport.oracles import OracleClient
 from targon.transport.refusals import STATUS, ClientGone, Code, Refusal
 from targon.transport.replies import EventStream, send_json, send_lines
 from targon.transport.serving import bind, bound_port, serve
@@ -51,6 +52,9 @@ __all__ = [
     "NeuronClient",
     "NonceStore",
     "NotTheProver",
+    "OpenRequest",
+    "OpenRoute",
+    "OracleClient",
     "Policy",
     "PortInUse",
     "Refusal",

@@ -201,6 +201,31 @@ class NeuronClient:
             async for record in records:
                 yield record
 
+    async def post(
+        self,
+        axon: Endpoint,
+        target: str,
+        body: bytes,
+        receiver: Hotkey,
+        signer: Signer,
+        *,
+        max_bytes: int,
+        deadlines: Deadlines | None = None,
+    ) -> bytes:
+        """Send a JSON body, and read the whole of a JSON answer of at most so many bytes.
+
+        Raises:
+            TransportError: one of its kinds.
+        """
+        waits = deadlines or self._deadlines
+        exchange = await self._open(
+            axon, "POST", target, body, receiver, signer, waits, max_bytes, JSON, whole=True
+        )
+        try:
+            return await exchange.read()
+        finally:
+            self._end(exchange)
+
     async def _message(
         self,
         kind: type[M],

@@ -72,6 +72,32 @@ class Route:
     """Whether the path may be followed by ``?`` and a query, which its handler reads."""
 
 
+@dataclass(frozen=True, slots=True)
+class OpenRequest:
+    """A request of somebody of whom nothing is known but the address."""
+
+    address: str
+    """As far as it counts as one caller."""
+    more: str = ""
+    """What stands behind the route's path."""
+    query: str = ""
+
+
+OpenHandler = Callable[[OpenRequest, Receive, Send], Awaitable[None]]
+"""Answers whoever asks."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRoute:
+    """One path that is served to everybody, by ``GET`` and without a signature. An address's limits hold, and those of
+    what needs no signature."""
+
+    handler: OpenHandler
+    takes_query: bool = False
+    takes_more: bool = False
+    """Whether the path ends in ``/``, and its handler reads what follows."""
+
+
 class Gate:
     """Admission in two steps, in front of handlers. An ASGI application.
 
@@ -79,7 +105,7 @@ class Gate:
         receiver: our own hotkey.
         routes: by path. Paths are matched as they were sent; those whose route takes none have no query.
         policy: who may ask; see :data:`Policy`.
-        open_routes: by path, small fixed JSON answers that need no signature (a liveness probe).
+        open_routes: by path, what needs no signature: small fixed JSON answers (a liveness probe), and handlers.
         nonces: shared by every process that serves as ``receiver``; by default this process's own memory.
     """
 
@@ -93,7 +119,7 @@ class Gate:
         registry: CollectorRegistry,
         clock: Clock | None = None,
         nonces: NonceStore | None = None,
-        open_routes: Mapping[str, bytes] | None = None,
+        open_routes: Mapping[str, bytes | OpenRoute] | None = None,
     ) -> None:
         self._receiver = receiver
         self._routes = routes
@@ -108,6 +134,7 @@ class Gate:
         )
         self._hotkeys = Limiter(limits.per_hotkey, "hotkey", self._clock.monotonic_s)
         self._addresses = Limiter(limits.per_address, "address", self._clock.monotonic_s)
+        self._open_addresses = Limiter(limits.per_open_address, "address", self._clock.monotonic_s)
         self._metrics = ServerMetrics(registry)
         self._running = 0
         self._log = structlog.get_logger("targon.transport")
@@ -134,9 +161,7 @@ class Gate:
         target, method = _target(scope), scope["method"]
         _check_headers(target, scope["headers"], self._limits.max_header_bytes)
         address = address_key(scope["client"][0]) if scope.get("client") else "local"
-        if target in self._open_routes and method == "GET":
-            with self._addresses.slot(address):
-                await send_json(exchange.send, 200, self._open_routes[target])
+        if method == "GET" and await self._serve_openly(target, address, exchange):
             return
         path, query = self._split(target)
         route = self._route(exchange.headers, path, method)
@@ -154,6 +179,34 @@ class Gate:
                     await route.handler(request, exchange.receive, exchange.send)
             finally:
                 self._leave()
+
+    async def _serve_openly(self, target: str, address: str, exchange: _Exchange) -> bool:
+        """Answer what needs no signature; False if this does."""
+        path, mark, query = target.partition("?")
+        more = ""
+        route = self._open_routes.get(path)
+        if route is None:
+            above, slash, more = path.rpartition("/")
+            path = above + slash
+            route = self._open_routes.get(path)
+            if not isinstance(route, OpenRoute) or not route.takes_more or not more:
+                return False
+        if mark and not (isinstance(route, OpenRoute) and route.takes_query):
+            return False
+        with self._addresses.slot(address):
+            if isinstance(route, bytes):
+                await send_json(exchange.send, 200, route)
+                return True
+            _check_size(exchange.headers, 0)
+            self._enter()
+            try:
+                self._metrics.admitted(path)
+                with self._open_addresses.slot(address):
+                    request = OpenRequest(address, more, query)
+                    await route.handler(request, exchange.receive, exchange.send)
+            finally:
+                self._leave()
+        return True
 
     def _split(self, target: str) -> tuple[str, str]:
         """A target's path and query. Where the route takes no query, one that comes is no path of ours."""

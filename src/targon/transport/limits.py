@@ -49,6 +49,10 @@ class Limits:
         default_factory=lambda: Allowance(per_second=200.0, burst=800, concurrent=128)
     )
     """Several neurons share an address behind one router, so this is wider than a hotkey's."""
+    per_open_address: Allowance = field(
+        default_factory=lambda: Allowance(per_second=100.0, burst=1_000, concurrent=64)
+    )
+    """Of what needs no signature, beside the address's own: nobody vouches for whoever asks for it."""
     max_concurrent: int = 256
     """Signed requests being worked on at the same time, by whomever."""
     max_connections: int = 1024

@@ -60,6 +60,16 @@ class Code(StrEnum):
     # about a verifier's log and what follows from it
     NOT_A_PROVER = "not_a_prover"
     NOT_RELEASED = "not_released"
+    # about an oracle's private inputs
+    NO_PLACE = "no_place"
+    NO_SUCH_PLACE = "no_such_place"
+    BLOCK_GONE = "block_gone"
+    BLOCK_NOT_YET = "block_not_yet"
+    NOT_COMMITTED = "not_committed"
+    EXHAUSTED = "exhausted"
+    NO_SUCH_PERIOD = "no_such_period"
+    NOT_REVEALED = "not_revealed"
+    REVEAL_GONE = "reveal_gone"
     INTERNAL = "internal"
 
 
@@ -100,6 +110,15 @@ STATUS: dict[Code, int] = {
     Code.ENGINE_UNAVAILABLE: 503,
     Code.NOT_A_PROVER: 404,
     Code.NOT_RELEASED: 416,
+    Code.NO_PLACE: 403,
+    Code.NO_SUCH_PLACE: 404,
+    Code.BLOCK_GONE: 410,
+    Code.BLOCK_NOT_YET: 409,
+    Code.NOT_COMMITTED: 503,
+    Code.EXHAUSTED: 503,
+    Code.NO_SUCH_PERIOD: 404,
+    Code.NOT_REVEALED: 409,
+    Code.REVEAL_GONE: 410,
     Code.INTERNAL: 500,
 }
 """The HTTP status that goes with each code."""

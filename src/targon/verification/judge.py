@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from targon.engines import Engine, EngineError
+from targon.engines import Borrowed, Engine, EngineError
 from targon.protocol.messages import GenerateRequest, GenerateResponse
 from targon.protocol.primitives import Digest
 from targon.verification.calibration import Band, Calibration, NoBand
@@ -65,6 +65,8 @@ async def judge(
     """
     counted = counted and request.sampling.dialect != "native"
     judgement = await _judge_counted(request, response, engine, calibration, similarity_threshold, deadline_s)
+    if isinstance(engine, Borrowed):
+        judgement = replace(judgement, verdict=_by_borrowed(judgement.verdict, engine))
     if counted:
         return judgement
     found = judgement.verdict
@@ -124,6 +126,12 @@ async def _judge_counted(
     if isinstance(band, NoBand):
         return Judgement(inconclusive(METHOD, band.reason, **verdict.evidence))
     return Judgement(verdict, Observations.of(divergence.replay, request.sampling.temperature), band)
+
+
+def _by_borrowed(verdict: Verdict, engine: Borrowed) -> Verdict:
+    """A verdict whose evidence says that the reference was borrowed, and how many had to agree: ``borrowed``."""
+    told = f"{engine.agreeing} of {len(engine.lent_by)}"
+    return replace(verdict, evidence=verdict.evidence | {"borrowed": told})
 
 
 def _said(request: GenerateRequest, verdict: Verdict) -> Verdict:

@@ -160,12 +160,12 @@ class VerifierAxon:
     async def _keep_announced(self, announcer: Announcer) -> None:
         """Announce, and look after it. A verifier that nobody finds verifies all the same."""
         try:
-            await announcer.announce(self._watch.block)
+            await announcer.announce(self._watch.head)
         except ChainError as error:
             logger.warning("not_announced", error=str(error), effect="provers cannot ask this verifier yet")
         while True:
             await self._watch.next_metagraph()
-            await announcer.look(self._watch.me, self._watch.block)
+            await announcer.look(self._watch.me, self._watch.head)
 
 
 async def _serve(

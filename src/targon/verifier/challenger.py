@@ -13,12 +13,13 @@ import anyio
 import structlog
 
 from targon.chain import Axon, SubnetInfo
-from targon.engines import Engine, EngineError
+from targon.engines import EngineError
 from targon.ledger import Attempt
 from targon.protocol.messages import Dialect, GenerateRequest
 from targon.protocol.primitives import AttemptNumber, Block, Hotkey
 from targon.protocol.tiers import TIERS, Tier
 from targon.transport.errands import NotReady
+from targon.verification.querying import QueryWriter
 from targon.verifier.asking import Asker, attempt_event
 from targon.verifier.book import Book
 from targon.verifier.challenges import Challenge, challenge_delay_s, make_challenge
@@ -50,7 +51,7 @@ class Challenger:
         *,
         moments: Moments,
         journal: Journal,
-        engine: Engine,
+        queries: QueryWriter,
         inputs: PrivateInputs,
         settings: VerifierSettings,
         asker: Asker,
@@ -62,7 +63,7 @@ class Challenger:
     ) -> None:
         self._moments = moments
         self._journal = journal
-        self._engine = engine
+        self._queries = queries
         self._inputs = inputs
         self._settings = settings
         self._asker = asker
@@ -121,7 +122,7 @@ class Challenger:
         async def make(prover: Hotkey) -> None:
             try:
                 made[prover] = await make_challenge(
-                    secret, block, prover, inputs=self._inputs, engine=self._engine, settings=self._settings
+                    secret, block, prover, inputs=self._inputs, queries=self._queries, settings=self._settings
                 )
             except (EngineError, PrivateInputUnavailable) as error:
                 troubles.append(error)

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from contextlib import aclosing
+import contextlib
 from dataclasses import dataclass
 
-from targon.engines import Engine, GenerateTask
 from targon.protocol import draws
 from targon.protocol.keys import public_key
 from targon.protocol.messages import ChatMessage, Dialect, Sampling
 from targon.protocol.primitives import Block, Hotkey, u64_hex
-from targon.protocol.prompt import conversation, query_messages
-from targon.verifier.dialects import dialect_for
+from targon.protocol.prompt import conversation
+from targon.verification.querying import NoQuery, QueryWriter
 from targon.verifier.ports import PrivateInputs
 from targon.verifier.settings import VerifierSettings
 from targon.verifier.shapes import USUAL, Draw, Shapes, delay_s, needs_query
-
-FALLBACK_QUERY = "What does the text above say?"
-"""Asked where the model produced no words."""
-QUERY_TEMPERATURE = 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +50,15 @@ async def make_challenge(
     prover: Hotkey,
     *,
     inputs: PrivateInputs,
-    engine: Engine,
+    queries: QueryWriter,
     settings: VerifierSettings,
     shapes: Shapes = USUAL,
     part: str = "",
 ) -> Challenge:
     """A private input of the prover's own, a conversation about it, and parameters.
 
-    The model writes the query, where there is one: the engine is asked only for forms that hold one.
+    The model writes the query, where there is one: the engine is asked only for forms that hold one. Where it writes
+    none that can be asked, the conversation does without (:meth:`Shapes.turns`).
 
     Args:
         part: what the names of its draws begin with; empty: a block's challenge. Another makes another challenge, from
@@ -74,14 +70,15 @@ async def make_challenge(
     key = public_key(prover)
     draw = _draw(secret, block, prover, part)
     place = draw("private input") if part else draws.private_input_draw(secret, block, key)
-    passage = await inputs.private_input(block, place)
-    query = FALLBACK_QUERY
+    passage = shapes.cut((await inputs.private_input(block, place)).text)
+    query = None
     if needs_query(shapes.form(draw), draw):
         seed = draw("query") if part else draws.query_seed(secret, block, key)
-        query = await write_query(passage.text, seed, engine, settings)
+        with contextlib.suppress(NoQuery):  # which is counted
+            query = await queries.write(passage, (seed, draw("query again")))
     client = shapes.client(draw, settings.min_tokens, settings.max_tokens)
     return Challenge(
-        messages=conversation(client.system, *shapes.turns(draw, passage.text, query)),
+        messages=conversation(client.system, *shapes.turns(draw, passage, query)),
         temperature=client.habit.temperature,
         top_p=client.habit.top_p,
         top_k=client.habit.top_k,
@@ -98,23 +95,3 @@ def challenge_delay_s(secret: bytes, block: Block, prover: Hotkey, span_s: float
 def _draw(secret: bytes, block: Block, prover: Hotkey, part: str) -> Draw:
     key = public_key(prover)
     return lambda name: draws.challenge_draw(secret, block, key, part + name)
-
-
-async def write_query(passage: str, seed: int, engine: Engine, settings: VerifierSettings) -> str:
-    """A question about the passage, written by the model itself; one line of it. An engine without the protocol's
-    sampler writes the same one each time.
-
-    Raises:
-        EngineError: as the engine does.
-    """
-    dialect = dialect_for(engine.identity.dialects)
-    sampling = Sampling(
-        dialect=dialect,
-        seed=u64_hex(seed),
-        temperature=0.0 if dialect == "greedy" else QUERY_TEMPERATURE,
-        max_tokens=settings.query_tokens,
-        stop=("\n", "?"),
-    )
-    async with aclosing(engine.generate(GenerateTask(query_messages(passage), sampling, seed))) as steps:
-        text = "".join([step.text async for step in steps]).strip()
-    return f"{text}?" if text else FALLBACK_QUERY

@@ -18,6 +18,7 @@ from targon.protocol.profile import Profile
 from targon.protocol.schedule import first_block
 from targon.transport import NeuronClient
 from targon.verification import Calibration
+from targon.verification.querying import QueryWriter
 from targon.verifier.asking import Asker
 from targon.verifier.audits import Audits
 from targon.verifier.book import Book
@@ -52,6 +53,7 @@ class Inferences:
         engine: Engine,
         client: NeuronClient,
         inputs: PrivateInputs,
+        queries: QueryWriter,
         signer: Signer,
         profile: Profile,
         settings: VerifierSettings,
@@ -98,7 +100,7 @@ class Inferences:
             client=client,
             signer=signer,
             inputs=inputs,
-            engine=engine,
+            queries=queries,
             settings=settings,
             profile=profile,
             secret_of=secret_of,

@@ -13,12 +13,14 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from targon.chain import SubnetInfo
+from targon.chain.followed import MAX_AGE_S
 from targon.ledger import Head, Verdict
 from targon.protocol.primitives import Block
 from targon.protocol.tiers import Tier
 from targon.transport import Limits, bind, operations_app, serve
+from targon.verification.querying import Ending
 from targon.verifier.journal import Journal
-from targon.verifier.watch import MAX_AGE_S, ChainWatch
+from targon.verifier.watch import ChainWatch
 
 STALLED_BLOCKS: Final = 30
 """Blocks after which a verifier whose steps don't close is ailing. A step takes half as many where its provers, and
@@ -83,6 +85,12 @@ class VerifierMetrics:
             "1 while audits wait for too long, and no inference is taken.",
             registry=registry,
         )
+        self._queries = Counter(
+            "targon_verifier_queries",
+            "Queries that the model was asked to write, by the try that gave one: first, second, none.",
+            ["try"],
+            registry=registry,
+        )
         self._seconds = Histogram(
             "targon_verifier_step_seconds",
             "From a block's step's begin to its close.",
@@ -113,6 +121,10 @@ class VerifierMetrics:
         """Count an inference that ended."""
         self._inferences.labels(ending).inc()
 
+    def query(self, ending: Ending) -> None:
+        """Count a query that the model was asked to write."""
+        self._queries.labels(ending).inc()
+
     def turned_away(self) -> None:
         """Count a user's request that no prover could take."""
         self._turned_away.inc()
@@ -140,7 +152,7 @@ class VerifierMetrics:
 
     async def run(self) -> None:
         """Show them until cancelled."""
-        self._closed = max(self._closed, self._watch.block)
+        self._closed = max(self._closed, self._watch.head)
         if self._socket is not None:
             await serve(operations_app(self._registry, self.ailing), self._socket, limits=Limits())
 
@@ -172,7 +184,7 @@ class VerifierMetrics:
         return "our hotkey has no UID; register it again" if self._watch.me is None else None
 
     def _stall(self) -> str | None:
-        block = self._watch.block
+        block = self._watch.head
         behind = block - self._closed
         if behind <= STALLED_BLOCKS:
             return None
@@ -198,7 +210,7 @@ class _LogCollector(Collector):
         for tier in Tier:
             provers.add_metric([tier.label], tiers[tier])
         figures: list[tuple[str, str, int | None]] = [
-            ("block", "The chain's newest block that was seen.", self._watch.block),
+            ("block", "The chain's newest block that was seen.", self._watch.head),
             ("log_head_seq", "The log's last record.", self._journal.head.seq),
             ("log_released", "Records of the log that may be published.", standings.released),
             ("open_attempts", "Attempts without a verdict.", len(standings.open_attempts)),
@@ -224,9 +236,9 @@ class _LogCollector(Collector):
     def _audit_age(self) -> int:
         """0 where nothing waits."""
         since = self._journal.standings.audits_wait_since
-        return 0 if since is None else max(0, self._watch.block - since)
+        return 0 if since is None else max(0, self._watch.head - since)
 
     def _weights_age(self) -> int | None:
         """None, and not shown, where none were ever set."""
         set_in = self._journal.standings.weights_block
-        return None if set_in is None else max(0, self._watch.block - set_in)
+        return None if set_in is None else max(0, self._watch.head - set_in)

@@ -13,7 +13,7 @@ import structlog
 from anyio.abc import TaskGroup
 
 from targon.chain import SubnetInfo
-from targon.engines import Engine, EngineError
+from targon.engines import EngineError
 from targon.protocol import draws
 from targon.protocol.audits import own_inference_due
 from targon.protocol.keys import Signer, public_key
@@ -22,6 +22,7 @@ from targon.protocol.profile import Profile
 from targon.protocol.schedule import interval_of
 from targon.transport import NeuronClient, TransportError
 from targon.transport.errands import DeskError
+from targon.verification.querying import QueryWriter
 from targon.verifier.challenges import challenge_delay_s, make_challenge
 from targon.verifier.desk import Desk
 from targon.verifier.journal import Journal
@@ -44,7 +45,7 @@ class OwnInferences:
         client: NeuronClient,
         signer: Signer,
         inputs: PrivateInputs,
-        engine: Engine,
+        queries: QueryWriter,
         settings: VerifierSettings,
         profile: Profile,
         secret_of: Callable[[Interval], bytes],
@@ -55,7 +56,7 @@ class OwnInferences:
         self._client = client
         self._signer = signer
         self._inputs = inputs
-        self._engine = engine
+        self._queries = queries
         self._settings = settings
         self._profile = profile
         self._secret_of = secret_of
@@ -88,7 +89,7 @@ class OwnInferences:
                 block,
                 prover,
                 inputs=self._inputs,
-                engine=self._engine,
+                queries=self._queries,
                 settings=self._settings,
                 part="own ",
             )

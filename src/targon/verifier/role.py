@@ -39,6 +39,7 @@ from targon.protocol.profile import Profile
 from targon.protocol.schedule import interval_of
 from targon.transport import Clock, NeuronClient
 from targon.verification import Calibration, Embedder
+from targon.verification.querying import QueryWriter
 from targon.verifier.anchoring import Anchors
 from targon.verifier.asking import Asker
 from targon.verifier.axon import Serving, VerifierAxon
@@ -140,6 +141,7 @@ class Verifier:
         self._metrics = VerifierMetrics(
             metrics_port, journal=journal, watch=self._watch, monotonic_s=monotonic_s, registry=registry
         )
+        queries = QueryWriter(engine, settings.query_tokens, self._metrics.query)
         loads = Loads(monotonic_s)
         self._inferences = Inferences(
             folder=folder,
@@ -148,6 +150,7 @@ class Verifier:
             engine=engine,
             client=client,
             inputs=inputs,
+            queries=queries,
             signer=signer,
             profile=profile,
             settings=settings,
@@ -165,7 +168,7 @@ class Verifier:
         self._challenger = Challenger(
             moments=self._inferences.moments,
             journal=journal,
-            engine=engine,
+            queries=queries,
             inputs=inputs,
             settings=settings,
             asker=asker,

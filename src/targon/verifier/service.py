@@ -82,7 +82,7 @@ class VerifierService:
             netuid=info.netuid,
             genesis=info.genesis,
             models=(NamedModel(name=self._identity.name, model_digest=self._identity.model_digest),),
-            block=max(self._watch.block, standings.block),
+            block=max(self._watch.head, standings.block),
             interval=standings.interval,
             released=released,
             released_head=await self._head_of(released),

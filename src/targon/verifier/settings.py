@@ -30,7 +30,7 @@ class VerifierSettings(BaseModel):
     """Longest challenge, in tokens."""
     compute_stats_interval: int = Field(360, ge=1)
     """Blocks between two lines of statistics in the log output."""
-    query_tokens: int = Field(12, ge=4, le=256)
+    query_tokens: int = Field(32, ge=4, le=256)
     """Longest query, in tokens."""
     version_key: int = Field(default_factory=version_key, ge=0, le=(1 << 53) - 1)
     """Version key that weights are set with. The subnet's owner raises the one that is asked for to have verifiers

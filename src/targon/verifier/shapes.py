@@ -27,7 +27,7 @@ Draw = Callable[[str], int]
 """The 64-bit draw that decides the part of that name."""
 
 Form = Literal["question", "wish", "passage first", "passage last", "follow-up", "request"]
-"""``question``: a query alone. ``wish``: something about a topic of the passage. ``passage first``, ``passage
+"""``question``: a query alone. ``wish``: something about three words of the passage. ``passage first``, ``passage
 last``: a query or a task with its text. ``follow-up``: a second question, the passage being the first answer.
 ``request``: the private input is itself what a user could ask, and stands alone."""
 
@@ -40,6 +40,8 @@ MAX_TEMPERATURE: Final = 1.2
 MIN_TOP_P: Final = 0.8
 TOP_KS: Final = (0, 20, 40, 50)
 """What calibrations cover."""
+TOPICS: Final = ("topic", "second topic", "third topic")
+"""The draws of the words that a wish is about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,38 +125,46 @@ class Shapes:
             case value:
                 return value
 
+    def cut(self, passage: str) -> str:
+        """As much of a passage as is asked about, whoever gave it: after a whole word, if there is one."""
+        return _cut(passage, self.max_passage_bytes)
+
     def form(self, draw: Draw) -> Form:
         """The kind of conversation."""
         return pick(self.forms, draw("form"))
 
-    def turns(self, draw: Draw, passage: str, query: str) -> tuple[str, ...]:
+    def turns(self, draw: Draw, passage: str, query: str | None) -> tuple[str, ...]:
         """What the user said, what the assistant answered, what the user said next.
 
         Args:
-            query: a question about the passage; not used by the forms that need none (:func:`needs_query`).
+            query: a question about the passage; not used by the forms that need none (:func:`needs_query`). None: there
+                is none, and another form, or something else that is wanted of the passage, takes its place.
         """
-        text = _cut(passage, self.max_passage_bytes)
-        topic = topic_of(text, draw("topic"))
+        text = self.cut(passage)
         form = self.form(draw)
-        if form in ("passage first", "passage last") and draw("task") % 2:
-            query = one_of(ABOUT_TEXT, draw("wording"))
         match form:
             case "request":
                 return (text,)
-            case "question":
+            case "question" if query is not None:
                 turns = [query]
-            case "wish":
-                turns = [one_of(WISHES, draw("wording")).format(topic)]
+            case "question" | "wish":
+                turns = [one_of(WISHES, draw("wording")).format(topics_of(text, draw))]
             case "passage first":
-                turns = [f"{text}\n\n{query}"]
+                turns = [f"{text}\n\n{self._task(draw, query)}"]
             case "passage last":
-                turns = [f"{query.rstrip('.?')}:\n\n{text}" if draw("colon") % 2 else f"{query}\n{text}"]
+                task = self._task(draw, query)
+                turns = [f"{task.rstrip('.?')}:\n\n{text}" if draw("colon") % 2 else f"{task}\n{text}"]
             case "follow-up":
-                first = one_of(QUESTIONS, draw("wording")).format(topic)
-                second = query if draw("task") % 2 else one_of(FOLLOW_UPS, draw("second wording"))
+                first = one_of(QUESTIONS, draw("wording")).format(topic_of(text, draw("topic")))
+                asked = query if draw("task") % 2 else None
+                second = asked or one_of(FOLLOW_UPS, draw("second wording"))
                 turns = [self._as_typed(first, draw("careless first")), text, second]
         turns[-1] = self._as_typed(turns[-1], draw("careless"))
         return tuple(turns)
+
+    def _task(self, draw: Draw, query: str | None) -> str:
+        """What is wanted of a text that stands beside it."""
+        return query if query is not None and draw("task") % 2 == 0 else one_of(ABOUT_TEXT, draw("wording"))
 
     def _as_typed(self, words: str, draw: int) -> str:
         """Words as somebody in a hurry types them, now and then."""
@@ -214,9 +224,25 @@ def one_of(values: Sequence[T], draw: int) -> T:
 
 def topic_of(passage: str, draw: int) -> str:
     """A word of the passage to talk about: a long one that isn't in every text; "this" where there is none."""
+    return one_of(telling_words(passage), draw)
+
+
+def topics_of(passage: str, draw: Draw) -> str:
+    """Three words of the passage to talk about: "boats, rocks and ships"; fewer where it has fewer.
+
+    A wish holds nothing else of its passage. One word of an unseen passage is known from others, nine times in ten; the
+    same three hardly ever stood together.
+    """
+    left = list(dict.fromkeys(telling_words(passage)))
+    topics = [left.pop(draw(part) * len(left) >> DRAW_BITS) for part in TOPICS[: len(left)]]
+    *others, last = topics
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def telling_words(passage: str) -> list[str]:
+    """The words of a passage that it can be known by, as often as they stand there; never none."""
     words = [word.lower() for word in re.findall(r"[^\W\d_]{5,}", passage)]
-    telling = [word for word in words if word not in COMMON_WORDS]
-    return one_of(telling, draw) if telling else "this"
+    return [word for word in words if word not in COMMON_WORDS] or ["this"]
 
 
 def delay_s(draw: Draw, span_s: float) -> float:

@@ -17,7 +17,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from targon.audit import Report, Wanted, audit_folder, compare_with_chain, fetch_segments, is_url, reverify
+from targon.audit import (
+    Report,
+    Wanted,
+    audit_folder,
+    check_reveals,
+    compare,
+    compare_with_chain,
+    fetch_segments,
+    is_url,
+    reverify,
+)
 from targon.audit.signatures import SIGNATURES
 from targon.audit.tallies import Tally
 from targon.chain import Chain, open_chain
@@ -48,6 +58,13 @@ class AuditCommand(Options):
     that it does. Give it once for each."""
     against: str = ""
     """Another copy of the same verifier's segments, folder or address: both must say the same."""
+    also: list[str] = Field(default_factory=list)
+    """Another verifier's segments, folder or address: whether oracles told both the same. Give it once for each."""
+    oracle: str = ""
+    """An oracle's address, or a folder of what it revealed (N.jsonl, as GET /v1/reveals/N gives it): each period must
+    be what it committed to."""
+    reveals: int = Field(3, ge=1, le=100_000)
+    """How many of the periods that the log tells of to compute again from what --oracle revealed, drawn at random."""
     calibration: list[Path] = Field(default_factory=list)
     """Files or folders of calibrations, beside those that come with the software, to compute evidence again with."""
     signatures: int = Field(SIGNATURES, ge=0)
@@ -104,9 +121,33 @@ class AuditCommand(Options):
             if chain is not None:
                 with anyio.fail_after(CHAIN_S):
                     await compare_with_chain(chain, report, wanted)
+            await self._look_at_oracles(report, scratch)
             if self.reverify:
                 await self._reverify(drawn, wanted, report, stack)
             return report
+
+    async def _look_at_oracles(self, report: Report, scratch: Path) -> None:
+        others = []
+        for number, source in enumerate(self.also):
+            folder = await self._folder(source, scratch / f"also-{number}")
+            other, _ = await anyio.to_thread.run_sync(audit_folder, folder)
+            if not other.exact:
+                report.notes.append(f"{source} is not exact itself: audit it on its own")
+            if (other.genesis, other.netuid) != (report.genesis, report.netuid):
+                report.notes.append(f"{source} is of another network: it says nothing of this one's oracles")
+                continue
+            others.append(other.oracles)
+        if others:
+            compare(report.oracles, others, report.faults)
+        if self.oracle:
+            await check_reveals(
+                self.oracle,
+                report.oracles,
+                report.faults,
+                report.notes,
+                count=self.reveals,
+                scratch=scratch,
+            )
 
     async def _folder(self, source: str, fetched: Path) -> Path:
         if not is_url(source):
@@ -141,6 +182,10 @@ def show(report: Report, console: Console) -> None:
         console.print(Text(f"Note: {note}.", "yellow"))
     for fault in report.faults.kept:
         console.print(Text(str(fault), "red"))
+    if report.oracles.proofs:
+        console.print(
+            Text("Both commitments, as they were signed, are in the report that --json prints.", "red")
+        )
     unlisted = report.faults.total - len(report.faults.kept)
     if unlisted > 0:
         console.print(Text(f"… and {unlisted} more", "red"))
@@ -180,6 +225,7 @@ def lines(report: Report) -> list[tuple[str, str]]:
             f"{report.open_attempts} attempts have none yet; {report.awaiting_verdict} audited answers await a verdict",
         ),
     ]
+    found += [("oracles", said) for said in report.oracles.lines()]
     found += [("chain", said) for said in report.chain]
     found.append(("signatures", f"{report.signatures_checked} receipts in the log, drawn at random"))
     if report.receipts_checked:

@@ -15,12 +15,13 @@ from pydantic_settings import CliPositionalArg, CliSubCommand, CliUnknownArgs, g
 from rich.console import Console
 
 from targon.chain import Axon, Chain, open_chain
-from targon.cli.catalog import NeuronName
+from targon.cli.catalog import NeuronName, RoleName
 from targon.cli.engine import API_KEY
 from targon.cli.loading import load
 from targon.cli.logging import configure_logging
 from targon.cli.logs import redis_address
 from targon.cli.options import AxonOptions, Options, RoleOptions, Tls
+from targon.cli.oracle_options import OracleAxonOptions, OracleOptions
 from targon.cli.prover_options import ProverOptions
 from targon.cli.verifier_options import VerifierOptions
 from targon.doctor import (
@@ -30,6 +31,9 @@ from targon.doctor import (
     Common,
     EnginePlace,
     LogPlace,
+    OracleNeeds,
+    OraclePlace,
+    OraclePlan,
     ProverNeeds,
     Row,
     SqlitePlace,
@@ -39,6 +43,8 @@ from targon.doctor import (
     ask,
     examine,
     is_well,
+    oracle_checks,
+    plain,
     prover_checks,
     show,
     verifier_checks,
@@ -47,7 +53,10 @@ from targon.protocol.errors import MalformedMessage
 from targon.protocol.keys import public_key
 from targon.protocol.primitives import Hotkey
 from targon.protocol.profile import PROFILES
+from targon.transport import speaks_tls
 from targon.verifier import VerifierSettings
+
+DoctoredOptions = RoleOptions | OracleOptions
 
 FILE_WIDTH = 160
 """Columns of the table where no terminal says how many there are."""
@@ -85,9 +94,25 @@ class DoctorVerifier(Options):
         )
 
 
+class DoctorOracle(Options):
+    """Check everything that an oracle needs. Takes the oracle's own flags ('targon oracle --help'), and loads
+    everything as it does. Ends with 1 if something is bad."""
+
+    flags: CliUnknownArgs
+    as_json: bool = Field(False, validation_alias="json")
+    """Print what was found as JSON."""
+
+    def run(self) -> int:
+        options = _loaded("oracle", self.flags)
+        assert isinstance(options, OracleOptions)
+        return _run(
+            "oracle", options, lambda opener: oracle_checks(oracle_needs(options, opener)), self.as_json
+        )
+
+
 class DoctorReach(Options):
-    """Ask, from this machine, whether a prover or verifier answers at an address: a connection, and a signed request
-    for its status. Needs no keys: a new one asks, which is refused, and so shows that it is there."""
+    """Ask, from this machine, whether a prover, verifier or oracle answers at an address: a connection, and a signed
+    request for its status. Needs no keys: a new one asks, which is refused, and so shows that it is there."""
 
     ip: CliPositionalArg[str]
     """The address that it announces."""
@@ -110,7 +135,7 @@ class DoctorReach(Options):
         asker = Keypair.create_from_mnemonic(Keypair.generate_mnemonic(12))
         asked = await ask(Axon(self.ip, self.port), Hotkey(self.hotkey), asker, time.monotonic, tls=self.tls)
         mark = "reached" if asked.is_it else "NOT reached"
-        sys.stdout.write(f"{mark} within {asked.took_s:.2f} s: {asked.said}\n")
+        sys.stdout.write(f"{mark} within {asked.took_s:.2f} s: {plain(asked.said)}\n")
         return 0 if asked.is_it else 1
 
 
@@ -119,18 +144,19 @@ class DoctorCommand(Options):
 
     prover: CliSubCommand[DoctorProver]
     verifier: CliSubCommand[DoctorVerifier]
+    oracle: CliSubCommand[DoctorOracle]
     reach: CliSubCommand[DoctorReach]
 
     def run(self) -> int:
         command = get_subcommand(self)
-        assert isinstance(command, DoctorProver | DoctorVerifier | DoctorReach)
+        assert isinstance(command, DoctorProver | DoctorVerifier | DoctorOracle | DoctorReach)
         return command.run()
 
 
 class ChainOpener:
     """Opens the chain that the options name, and closes it at the end."""
 
-    def __init__(self, options: RoleOptions) -> None:
+    def __init__(self, options: DoctoredOptions) -> None:
         self._options = options
         self._stack = AsyncExitStack()
 
@@ -159,7 +185,12 @@ def verifier_needs(options: VerifierOptions, opener: ChainOpener) -> VerifierNee
     # one that runs with TLS can't be told from another program, from here
     unseen = options.gateway.off or options.gateway.tls_cert is not None
     return VerifierNeeds(
-        common=_common(options, opener, options.neuron.given_tgi_endpoint),
+        common=_common(
+            options,
+            opener,
+            options.neuron.given_tgi_endpoint,
+            len(options.oracle.named) if options.neuron.light else 0,
+        ),
         axon=None if options.neuron.axon_off else _axon("verifier", options.axon),
         public=_public(options),
         log=_log_place(options),
@@ -171,7 +202,38 @@ def verifier_needs(options: VerifierOptions, opener: ChainOpener) -> VerifierNee
         disable_set_weights=options.neuron.disable_set_weights,
         calibration=None if named is None else named.expanduser(),
         gateway=None if unseen else (options.gateway.ip, options.gateway.port),
+        oracles=[
+            OraclePlace(hotkey, address.host, address.port, address.tls)
+            for hotkey, address in options.oracle.named
+        ],
+        pardoned=options.oracle.pardoned,
     )
+
+
+def oracle_needs(options: OracleOptions, opener: ChainOpener) -> OracleNeeds:
+    """What an oracle with these options needs."""
+    return OracleNeeds(
+        common=_common(options, opener, wanted=options.engine.given),
+        axon=AxonPlace(
+            role="oracle", host=options.axon.ip, port=options.axon.port, tls=_oracle_tls(options.axon)
+        ),
+        public=_public(options),
+        plan=OraclePlan(
+            source=options.oracle.source,
+            allow_private=options.oracle.allow_private,
+            folder=options.data.path.expanduser(),
+            places=options.oracle.places,
+            period_blocks=options.oracle.period,
+        ),
+    )
+
+
+def _oracle_tls(options: OracleAxonOptions) -> Tls:
+    """As it serves: by the address that it listens at, since it announces none."""
+    try:
+        return "on" if speaks_tls(options.tls, options.ip) else "off"
+    except ValueError:
+        return options.tls
 
 
 def _log_place(options: VerifierOptions) -> LogPlace:
@@ -194,18 +256,25 @@ def _axon(role: NeuronName, options: AxonOptions) -> AxonPlace:
     )
 
 
-def _public(options: RoleOptions) -> bool:
+def _public(options: DoctoredOptions) -> bool:
     """Whether the others are on other machines: not on an embedded chain, nor on a node of one's own."""
     subtensor = options.subtensor
     return not subtensor.chain_endpoint.startswith("sqlite:") and _network(options) != "local"
 
 
-def _network(options: RoleOptions) -> str:
+def _network(options: DoctoredOptions) -> str:
     """The network that was chosen by its name; empty: an address was given, and may be of any."""
     return "" if options.subtensor.chain_endpoint else options.subtensor.network
 
 
-def _common(options: RoleOptions, opener: ChainOpener, tgi_endpoint: str) -> Common:
+def _common(
+    options: DoctoredOptions,
+    opener: ChainOpener,
+    tgi_endpoint: str = "",
+    lenders: int = 0,
+    *,
+    wanted: bool = True,
+) -> Common:
     wallet, engine = options.wallet, options.engine
     return Common(
         wallet=WalletPlace(wallet.name, wallet.hotkey, wallet.path, os.environ.get(PASSWORD)),
@@ -219,21 +288,24 @@ def _common(options: RoleOptions, opener: ChainOpener, tgi_endpoint: str) -> Com
             name=engine.name,
             dtype=engine.dtype,
             api_key=os.environ.get(API_KEY),
+            lenders=lenders,
+            wanted=wanted,
         ),
         metrics_port=options.metrics.port or None,
     )
 
 
-def _loaded(role: NeuronName, flags: Sequence[str]) -> RoleOptions:
+def _loaded(role: RoleName, flags: Sequence[str]) -> DoctoredOptions:
     loaded = load(role, flags, os.environ)
     for warning in loaded.warnings:
         sys.stderr.write(f"targon: warning: {warning}\n")
-    options: RoleOptions = loaded.options
+    options = loaded.options
+    assert isinstance(options, DoctoredOptions)
     return options
 
 
 def _run(
-    role: NeuronName, options: RoleOptions, checks: Callable[[ChainOpener], Sequence[Check]], in_json: bool
+    role: RoleName, options: DoctoredOptions, checks: Callable[[ChainOpener], Sequence[Check]], in_json: bool
 ) -> int:
     configure_logging(
         debug=options.logging.debug, trace=options.logging.trace, json_lines=options.logging.json_lines

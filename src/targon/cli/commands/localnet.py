@@ -29,6 +29,10 @@ class LocalnetCommand(Options):
     """Cheats to seat, by name; may be given several times, 'none' for none."""
     verifiers: int = Field(1, ge=1, le=4)
     """Verifiers, each with a log of its own."""
+    oracle: bool = False
+    """Run an oracle, which gives the verifiers their private inputs, as a process of its own."""
+    light: bool = False
+    """Run one more verifier, which has no engine and borrows the oracle's; runs an oracle as well."""
     block_seconds: float = Field(2.0, ge=0.25)
     """Seconds from one block to the next."""
     gateway_port: int = Field(0, ge=0, le=65_535)
@@ -45,6 +49,8 @@ class LocalnetCommand(Options):
             bf16=self.bf16,
             cheats=self.cheats,
             verifiers=self.verifiers,
+            oracle=self.oracle,
+            light=self.light,
             block_seconds=self.block_seconds,
             gateway_port=self.gateway_port,
         )

@@ -19,7 +19,7 @@ from targon.cli.logging import configure_logging
 from targon.cli.logs import log_to_read
 from targon.cli.options import Options
 from targon.cli.verifier_options import VerifierOptions
-from targon.ledger import ProverStanding, explain, replay
+from targon.ledger import ProverStanding, Standings, explain, replay
 from targon.protocol.primitives import Hotkey, Uid
 from targon.protocol.weights import NoWeights
 
@@ -98,9 +98,30 @@ async def _status(path: Path | None, options: VerifierOptions) -> None:
             f"{waiting} {'answer awaits its' if waiting == 1 else 'answers await their'} audit, "
             f"the oldest for {max(0, age)} blocks."
         )
+    for line in oracle_lines(standings):
+        console.print(line, soft_wrap=True, markup=False)
     if isinstance(weights, NoWeights):
         console.print(f"No weights would be set: {weights.reason}.")
     console.print("targon why UID explains a line.", style="dim")
+
+
+def oracle_lines(standings: Standings) -> list[str]:
+    """Where private inputs come from, and what oracles were caught at; nothing, where there never was one."""
+    relies, lines = standings.relies_on, []
+    if relies is not None:
+        source = ", ".join(relies.inputs) or "the verifier's own source"
+        lines.append(f"Private inputs: from {source}, since block {relies.block} ({relies.why}).")
+        if relies.reference:
+            lines.append(
+                f"Verdicts: by engines of {', '.join(relies.reference)}, {relies.agreeing} of whom must agree."
+            )
+    for hotkey, oracle in sorted(standings.oracles.items()):
+        if oracle.fault is not None:
+            fault = oracle.fault
+            lines.append(
+                f"Oracle {hotkey} was caught in block {fault.block}: {fault.what} (record {fault.seq} of the log)."
+            )
+    return lines
 
 
 def _row(prover: ProverStanding, weight: int) -> list[str]:

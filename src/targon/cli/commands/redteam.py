@@ -21,7 +21,7 @@ from targon.engines import ModelIdentity
 from targon.verification import Calibration, CalibrationError, find_calibration
 
 if TYPE_CHECKING:
-    from targon.redteam import Attack, Bench, Matrix, Organic
+    from targon.redteam import Attack, Bench, FrontRunning, Matrix, Organic
     from targon.redteam.bench import Tell
 
 COMPLETIONS = 80
@@ -45,12 +45,16 @@ class RedteamCommand(Options):
     """A few attacks and few answers: minutes. Without it: all of them, an hour."""
     organic: bool = False
     """Instead of the matrix: what becomes of each attack that serves users' inferences alone, by audits alone."""
+    front_running: bool = False
+    """Instead of the matrix: what it gains a prover to know every public passage and all that an oracle revealed.
+    --attacks names the cheap models that it runs for the rest; int4, if none is named."""
     attacks: tuple[str, ...] = ()
     """Attacks to try, by name, with commas between them; all, if none is named."""
     completions: int = Field(0, ge=0)
     """Answers of each attack; 0: 80, or 12 with --quick."""
     out: Path = Path("redteam")
-    """Folder for redteam.json, redteam.html, redteam.png and redteam.svg, or organic.json and organic.md."""
+    """Folder for redteam.json, redteam.html, redteam.png and redteam.svg; or organic.json and organic.md, or
+    front-running.json and front-running.md."""
     cache: Path | None = None
     """Folder where answers are kept; by default beside the converted models."""
     calibration: Path | None = None
@@ -66,11 +70,18 @@ class RedteamCommand(Options):
         from targon.engines.default_model import cache_folder
         from targon.redteam import ATTACKS, QUICK, Bench, UnknownAttack, evaluation_passages, with_needs
 
-        names = self.attacks or (QUICK if self.quick else tuple(attack.name for attack in ATTACKS))
+        if self.organic and self.front_running:
+            raise CommandError("got --organic and --front_running, expected one of them at a time")
+        if self.front_running:
+            names = self.attacks or ("int4",)
+        else:
+            names = self.attacks or (QUICK if self.quick else tuple(attack.name for attack in ATTACKS))
         try:
             attacks = with_needs(names)
         except UnknownAttack as error:
             raise CommandError(str(error)) from error
+        if self.front_running:
+            self._check_cheap(attacks)
         missing = next((path for path in self.honest if not path.is_file()), None)
         if missing is not None:
             raise CommandError(f"--honest: got {missing}, which is no file; expected a file of transcripts")
@@ -80,7 +91,23 @@ class RedteamCommand(Options):
             completions=self.completions or (QUICK_COMPLETIONS if self.quick else COMPLETIONS),
             threads=self.threads or None,
         )
-        return anyio.run(self._run_organic if self.organic else self._run, bench, attacks)
+        run = (
+            self._run_organic
+            if self.organic
+            else self._run_front_running
+            if self.front_running
+            else self._run
+        )
+        return anyio.run(run, bench, attacks)
+
+    def _check_cheap(self, attacks: Sequence[Attack]) -> None:
+        other = next((attack.name for attack in attacks if attack.kind not in ("weights", "honest")), None)
+        if other is not None:
+            raise CommandError(
+                f"--attacks: got {other}; with --front_running expected cheaper weights, such as int4"
+            )
+        if self.honest:
+            raise CommandError("--honest: got files; --front_running takes none")
 
     async def _run(self, bench: Bench, attacks: tuple[Attack, ...]) -> int:
         from targon.redteam import run_bench
@@ -127,6 +154,33 @@ class RedteamCommand(Options):
         (self.out / "organic.md").write_text(table, "utf-8")
         sys.stdout.write(f"{table}\nWritten to {self.out}: organic.json and organic.md.\n")
         return _exit_code(organic.false_convictions)
+
+    async def _run_front_running(self, bench: Bench, attacks: tuple[Attack, ...]) -> int:
+        from targon.redteam import run_front_running
+        from targon.redteam.matrix import STREAMS
+        from targon.redteam.streams import MOST_TOKENS
+
+        with _shown() as tell:
+            found = await run_front_running(
+                bench,
+                attacks,
+                self._calibration_of,
+                clock=time.perf_counter,
+                tell=tell,
+                streams=QUICK_STREAMS if self.quick else STREAMS,
+                most_tokens=QUICK_TOKENS if self.quick else MOST_TOKENS,
+            )
+        return await anyio.to_thread.run_sync(self._write_front_running, found)
+
+    def _write_front_running(self, found: FrontRunning) -> int:
+        from targon.redteam import table_of_front_running
+
+        self.out.mkdir(parents=True, exist_ok=True)
+        (self.out / "front-running.json").write_bytes(found.to_bytes())
+        table = table_of_front_running(found) + "\n"
+        (self.out / "front-running.md").write_text(table, "utf-8")
+        sys.stdout.write(f"{table}\nWritten to {self.out}: front-running.json and front-running.md.\n")
+        return _exit_code(found.false_convictions)
 
     def _calibration_of(self, reference: ModelIdentity) -> Calibration:
         try:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import anyio
 import structlog
 from bittensor.keyfiles import Keypair
+from prometheus_client import CollectorRegistry
 
 from targon.audit import Exporter
-from targon.chain import open_chain
+from targon.chain import Chain, open_chain
 from targon.cli.engine import check_reference, opened_engine
 from targon.cli.errors import CommandError
 from targon.cli.keys import open_hotkey
@@ -25,7 +26,8 @@ from targon.cli.publishing import OwnWork
 from targon.cli.serving_users import MAX_CALLS, VerifierGateway, opened_door, opened_keys, raise_file_limit
 from targon.cli.updating import run_with_updates
 from targon.cli.verifier_options import VerifierOptions
-from targon.engines import ModelIdentity, open_sentence_embedder
+from targon.cli.verifier_oracle import borrowed_engine, opened_inputs
+from targon.engines import Engine, ModelIdentity, open_sentence_embedder
 from targon.gateway.segments import segment_routes
 from targon.oracle import OracleError, Passage, StandardLibraryText
 from targon.protocol.draws import SECRET_BYTES
@@ -42,6 +44,7 @@ from targon.verifier import (
     Verifier,
     VerifierSettings,
 )
+from targon.verifier.reliance import Reliance
 
 logger = structlog.get_logger(__name__)
 
@@ -107,25 +110,37 @@ async def _verify(options: VerifierOptions, flags: Sequence[str], signer: Keypai
         if not options.neuron.axon_off:
             readable = await stack.enter_async_context(opened_log(options, read_only=True))
             serving = Serving(log=readable, axon=axon_of(options))
-        engine = await stack.enter_async_context(
-            opened_engine(options.engine, options.neuron.given_tgi_endpoint)
-        )
-        check_reference(engine)
+        registry = named_registry("verifier", "verifier")
+        engine = await stack.enter_async_context(opened_reference(options, chain, signer, registry))
         journal = await Journal.open(log)
         published = await stack.enter_async_context(opened_log(options, read_only=True))
         exporter = Exporter(folder / SEGMENTS, published, signer, OwnWork(folder))
         client = await stack.enter_async_context(
             NeuronClient(deadlines=deadlines_of(options), tls=options.neuron.tls, max_connections=MAX_CALLS)
         )
-        registry = named_registry("verifier", "verifier")
+        reliance = Reliance(journal)
+        inputs = await stack.enter_async_context(
+            opened_inputs(
+                options.oracle,
+                EmbeddedInputs(await anyio.to_thread.run_sync(StandardLibraryText)),
+                chain=chain,
+                journal=journal,
+                reliance=reliance,
+                signer=signer,
+                registry=registry,
+            )
+        )
+        embedder = None
+        if not options.neuron.light:
+            embedder = await stack.enter_async_context(open_sentence_embedder())
         verifier = Verifier(
             chain=chain,
             journal=journal,
             engine=engine,
             calibration=await anyio.to_thread.run_sync(_find_calibration, options, engine.identity),
-            embedder=await stack.enter_async_context(open_sentence_embedder()),
+            embedder=embedder,
             client=client,
-            inputs=EmbeddedInputs(await anyio.to_thread.run_sync(StandardLibraryText)),
+            inputs=inputs,
             signer=signer,
             profile=PROFILES[options.profile].model_copy(
                 update={"ema_alpha": options.neuron.moving_average_alpha}
@@ -150,8 +165,10 @@ async def _verify(options: VerifierOptions, flags: Sequence[str], signer: Keypai
         )
 
         async def run() -> None:
-            """Verify; beside it, users are served, and what is released of the log is published."""
+            """Verify; beside it, users are served, oracles looked at, and what is released of the log is published."""
             async with anyio.create_task_group() as beside:
+                beside.start_soon(reliance.tell_engine, engine, chain)
+                beside.start_soon(inputs.run)
                 beside.start_soon(exporter.run, lambda: journal.standings)
                 await gateway.run_beside(verifier.run, verifier.stop)
                 beside.cancel_scope.cancel()
@@ -165,6 +182,30 @@ async def _verify(options: VerifierOptions, flags: Sequence[str], signer: Keypai
             stop=gateway.stop,
             healthy=verifier.is_healthy,
         )
+
+
+@asynccontextmanager
+async def opened_reference(
+    options: VerifierOptions, chain: Chain, signer: Keypair, registry: CollectorRegistry
+) -> AsyncGenerator[Engine]:
+    """The reference: an engine of its own, or, for a light verifier, what oracles lend.
+
+    Raises:
+        CommandError: if both are named, or the engine can be no reference.
+        EngineUnavailable: if it doesn't answer.
+    """
+    if not options.neuron.light:
+        async with opened_engine(options.engine, options.neuron.given_tgi_endpoint) as engine:
+            check_reference(engine)
+            yield engine
+        return
+    if options.engine.model_fields_set or options.neuron.given_tgi_endpoint:
+        raise CommandError("--neuron.light: got an engine as well, expected that of the oracles alone")
+    folder = options.data.path.expanduser()
+    async with borrowed_engine(
+        options.oracle, chain=chain, signer=signer, registry=registry, folder=folder
+    ) as borrowed:
+        yield borrowed
 
 
 def _find_calibration(options: VerifierOptions, identity: ModelIdentity) -> Calibration | None:

@@ -110,7 +110,7 @@ def _may_lose(appendfsync: str | None) -> str:
         return "nothing that was acknowledged"
     if appendfsync == "everysec":
         return (
-            "the newest second, and only if this verifier dies together with Redis' machine "
+            "the newest second or two, and only if this verifier dies together with Redis "
             "(it puts back what Redis alone loses); `appendfsync always` loses nothing"
         )
     return "unknown: the server does not tell its appendfsync"

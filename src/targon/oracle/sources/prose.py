@@ -6,9 +6,7 @@ import re
 import textwrap
 from collections.abc import Iterable, Iterator
 
-MIN_CHARS = 120
-MAX_CHARS = 240
-"""Length of a passage: 40 to 66 tokens for nine in ten of them. Who reads a prompt pays for its length."""
+from targon.oracle.passage import MAX_CHARS, MIN_CHARS
 
 _ROLE = re.compile(r":[a-z]+(?::[a-z]+)?:`~?([^`]+)`")
 _QUOTED = re.compile(r"``([^`]+)``|`([^`']+)['`]")

@@ -18,12 +18,17 @@ import ast
 import hashlib
 import inspect
 import sysconfig
-from collections.abc import Collection, Iterator
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping
 from functools import cache
+from itertools import accumulate
 from pathlib import Path
+from random import Random
 
 from targon.oracle.errors import NoText, PassagesExhausted
 from targon.oracle.passage import Passage
+from targon.oracle.ports import Document
 from targon.oracle.sources.prose import passages
 from targon.protocol.primitives import Block, Digest
 
@@ -67,6 +72,36 @@ class StandardLibraryText:
         for passage in self._passages:
             whole.update(f"{passage.source}\0{passage.text}\n".encode())
         return Digest(whole.hexdigest())
+
+    @property
+    def name(self) -> str:
+        return "embedded"
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """What was skipped, by reason: nothing ever is."""
+        return {}
+
+    def manifest(self) -> Digest:
+        """The same as :meth:`digest`: it names what every document is made of."""
+        return self.digest()
+
+    def documents(self, random: Random) -> Iterator[Document]:
+        """Draws from the modules' passages, for ever: a document is the passages of one module, a paragraph each.
+
+        See :class:`targon.oracle.ports.Source`.
+        """
+        modules = defaultdict[str, list[Passage]](list)
+        for passage in self._passages:
+            modules[passage.source.partition(":")[0]].append(passage)
+        documents = [("\n\n".join(passage.text for passage in of), of) for of in modules.values()]
+        ends = list(accumulate(len(text) for text, _ in documents))
+        while True:
+            text, of = documents[bisect_right(ends, random.randrange(ends[-1]))]
+            yield Document(text, of[0].source, random.random())
+
+    def close(self) -> None:
+        """It holds nothing: its text was read at the start."""
 
     def passage(self, draw: int, used: Collection[int] = ()) -> Passage:
         """The passage that a draw picks among those that weren't used.

@@ -11,10 +11,21 @@ import json
 from collections.abc import Mapping
 
 from targon.protocol.errors import VectorMismatch
-from targon.protocol.vectors import audits, disclosures, economy, filing, messages, sampling, text, tls
+from targon.protocol.vectors import (
+    audits,
+    disclosures,
+    economy,
+    filing,
+    messages,
+    oracle,
+    reference,
+    sampling,
+    text,
+    tls,
+)
 from targon.protocol.vectors.rule import Rule, compare, render
 
-_FILES = (messages, filing, disclosures, tls, sampling, text, economy, audits)
+_FILES = (messages, filing, disclosures, tls, sampling, text, economy, audits, oracle, reference)
 
 RULES: Mapping[str, Rule] = {rule.name: rule for rules in _FILES for rule in rules.RULES}
 """Every rule by name; its file is ``NAME.json``."""

@@ -18,7 +18,7 @@ def _prompt(given: Json) -> Json:
     elif "query" in given:
         messages = challenge_messages(given["query"], given["private_input"])
     else:
-        messages = query_messages(given["private_input"])
+        messages = query_messages(given["private_input"], given["topic"])
     return [message.to_json() for message in messages]
 
 
@@ -29,7 +29,7 @@ PROMPT = Rule(
     inputs={
         "challenge": {"query": "What is a set?", "private_input": "A set is an unordered collection."},
         "nothing is trimmed": {"query": " Why? ", "private_input": "First.\n\nSecond. 🎈\n"},
-        "query generation": {"private_input": "A set is an unordered collection."},
+        "query generation": {"private_input": "A set is an unordered collection.", "topic": "collection"},
         "one turn, no system message": {"system": None, "turns": ["What is a set?"]},
         "three turns": {
             "system": "Be brief.",

@@ -1,0 +1,53 @@
+"""The next period: committed to beforehand or not at all, and of texts that no other has."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from targon.oracle.passage import Passage
+from targon.oracle.periods import PeriodFolder
+from targon.oracle.planning import MARGIN_BLOCKS
+from targon.protocol.primitives import Digest
+from tests.oracle.service_world import ToldChain, an_oracle
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_what_took_too_long_to_write_is_not_signed_and_a_later_period_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chain, write = ToldChain(), PeriodFolder.write
+    ended: list[int] = []
+
+    def slowly(folder: PeriodFolder, number: int, secret: bytes, passages: Sequence[Passage]) -> Digest:
+        if not ended:
+            chain.head += 3  # as long as it takes
+            time.sleep(0.2)
+        root = write(folder, number, secret, passages)
+        ended.append(chain.head)
+        return root
+
+    monkeypatch.setattr(PeriodFolder, "write", slowly)
+    async with an_oracle(tmp_path, chain) as place:
+        body = (await place.committed(0)).body
+        assert len(ended) > 1
+        assert body.first >= ended[-1] + MARGIN_BLOCKS
+        kept = (tmp_path / "periods" / "0.jsonl").read_bytes()
+    assert kept.count(b"\n") == body.leaves
+
+
+async def test_no_text_is_in_two_periods(tmp_path: Path) -> None:
+    async with an_oracle(tmp_path) as place:
+        place.chain.head = (await place.begun()).body.last
+        await place.committed(1)
+    texts = [
+        json.loads(line)["text"]
+        for number in (0, 1)
+        for line in (tmp_path / "periods" / f"{number}.jsonl").read_text().splitlines()
+    ]
+    assert len(set(texts)) == len(texts) > 36
