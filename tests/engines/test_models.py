@@ -154,6 +154,24 @@ def test_a_model_with_a_sliding_window_is_refused(tiny_model: Path, tmp_path: Pa
         ModelRunner(folder, dtype="float32", variant=None)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_model_that_does_more_than_its_body_and_its_head_is_refused(tmp_path: Path, dtype: str) -> None:
+    """Granite divides its logits after the head; a model that divides by 1 can be run here."""
+    from transformers import GraniteConfig, GraniteForCausalLM
+
+    def made(name: str, divisor: float) -> Path:
+        torch.manual_seed(1)
+        size = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "vocab_size": 512}
+        heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "initializer_range": 0.3}
+        model = GraniteForCausalLM(GraniteConfig(**size, **heads, logits_scaling=divisor))
+        model.save_pretrained(tmp_path / name)
+        return tmp_path / name
+
+    ModelRunner(made("plain", 1.0), dtype=dtype, variant=None)
+    with pytest.raises(EngineUnavailable, match=r"run in parts, differ .* use another engine"):
+        ModelRunner(made("divided", 2.0), dtype=dtype, variant=None)
+
+
 def test_a_chat_template_that_reads_the_clock_is_refused(tiny_model: Path, tmp_path: Path) -> None:
     from targon.engines.chat import ChatTokenizer
 

@@ -213,19 +213,30 @@ class ModelRunner:
                 f"model {self.config.model_type}: got attention of kind {sorted(kinds)}, sliding window "
                 f"{sliding}; expected full attention in every layer; serve this model with another engine"
             )
-        tokens = [TokenId(id_) for id_ in range(3, 11)]
-        expected = model(input_ids=torch.tensor([tokens])).logits[0, -1].float()
-        cache = RowCache(1)
-        self.prefill(cache, tokens[:4], 0)
-        self.prefill(cache, tokens[4:7], 4)
-        got = self.decode(cache, tokens[7:], [7])[0]
         tolerance = 1e-3 if self._dtype == torch.float32 else 0.05
-        worst = float((got - expected).abs().max() / expected.abs().max().clamp_min(1.0))
+        # Of three, the middle one: models that round to bfloat16 can be thrown by a few tokens, on some processors
+        # more than on others, and by those that they never saw while they were trained most of all.
+        worst = sorted(self._difference_in_parts(model, probe) for probe in self._probes())[1]
         if not worst <= tolerance:
             raise EngineUnavailable(
                 f"model {self.config.model_type}: its logits, run in parts, differ from its own forward pass "
                 f"by {worst:.3g} of their size, expected at most {tolerance:g}; use another engine for it"
             )
+
+    def _probes(self) -> list[list[TokenId]]:
+        """Three times eight tokens from all over the vocabulary."""
+        size = self._head.weight.shape[0]
+        ids = [TokenId(size * place // 25) for place in range(1, 25)]
+        return [ids[start::3] for start in range(3)]
+
+    def _difference_in_parts(self, model: Any, tokens: list[TokenId]) -> float:  # noqa: ANN401
+        """How far the last position's logits are off when run in parts, relative to the largest of them."""
+        expected = model(input_ids=torch.tensor([tokens])).logits[0, -1].float()
+        cache = RowCache(1)
+        self.prefill(cache, tokens[:4], 0)
+        self.prefill(cache, tokens[4:7], 4)
+        got = self.decode(cache, tokens[7:], [7])[0]
+        return float((got - expected).abs().max() / expected.abs().max().clamp_min(1.0))
 
 
 def _scores_of(
