@@ -47,7 +47,8 @@ from targon.ledger import (
 from targon.ledger.redis import RedisAddress, RedisLog
 from targon.protocol.primitives import Hotkey
 from targon.protocol.schedule import INTERVAL_BLOCKS
-from tests.ledger.redis_server import RedisServer, free_port
+from tests.ledger.redis_server import RedisServer
+from tests.neuron_processes import free_port
 from tests.tiny_model import make_tiny_model
 
 OUTAGE_EVERY_S = 45.0

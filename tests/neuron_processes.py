@@ -21,6 +21,9 @@ from targon.ledger import Answered, Attempt, Event, SqliteLog, Standings, Verdic
 
 WAIT_S = 120.0
 
+_given: set[int] = set()
+"""Ports that somebody in this process was given."""
+
 
 class Network:
     """One chain file, and the processes on it.
@@ -119,10 +122,15 @@ class Network:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port of loopback that nobody listens at, and that nobody else was given: of two dozen that the system draws by
+    itself, two are the same once in sixty times."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+        if port not in _given:
+            _given.add(port)
+            return port
 
 
 def open_attempts(events: list[Event]) -> set[int]:

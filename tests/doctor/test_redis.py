@@ -16,7 +16,8 @@ from tests.doctor.looks import look, only
 from tests.doctor.test_log import ours
 from tests.ledger import certificates
 from tests.ledger.proxy import proxy
-from tests.ledger.redis_server import RedisServer, free_port
+from tests.ledger.redis_server import RedisServer
+from tests.neuron_processes import free_port
 
 pytestmark = pytest.mark.anyio
 

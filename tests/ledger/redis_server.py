@@ -16,6 +16,7 @@ from typing import Any
 import redis
 
 from targon.ledger.redis import RedisAddress
+from tests.neuron_processes import free_port
 
 START_S = 20.0
 
@@ -114,13 +115,6 @@ class RedisServer:
         """The file that commands are appended to: one, or since Redis 7 the newest of several."""
         files = sorted(self.folder.rglob("*.aof"), key=lambda file: file.stat().st_mtime)
         return [file for file in files if ".base." not in file.name][-1]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextmanager

@@ -17,7 +17,8 @@ from targon.ledger.redis import RedisAddress, RedisLog, follow, schema, server
 from tests.ledger import certificates
 from tests.ledger.history import ALICE, History, step_closed
 from tests.ledger.proxy import proxy
-from tests.ledger.redis_server import RedisServer, free_port, redis_server
+from tests.ledger.redis_server import RedisServer, redis_server
+from tests.neuron_processes import free_port
 
 pytestmark = pytest.mark.anyio
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import targon
 from targon.updates import launcher
+from tests.neuron_processes import free_port
 
 HERE = Path(__file__).parent
 SOURCE = Path(targon.__file__).parents[1]
@@ -107,9 +108,7 @@ class Neuron:
     def __init__(self, world: World, **environment: str) -> None:
         self.world = world
         self.output = world.folder / "neuron.log"
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        self.port = free_port()
         self.launcher = world.folder / "launcher.py"
         shutil.copy(launcher.__file__, self.launcher)
         self.environment = {
