@@ -96,6 +96,28 @@ async def test_one_inference_of_its_own_that_was_not_due_is_named(tmp_path: Path
     assert (fault.kind, "none was due" in fault.expected) == ("draw", True)
 
 
+class AtTheLast(OnceUnbidden):
+    """Sends each inference of its own in the last block in which it may."""
+
+    def _own(self, block: Block) -> list[Record]:
+        made: list[Record] = []
+        due = Block(block - OWN_LATEST_BLOCKS + 1)
+        if due >= 0 and block < 200 and self._due(due) and self._left(FAVOURITE) > 0:
+            number = self.next
+            made = self.add(self._attempt(FAVOURITE, block, "inference", None))
+            made += self._answer(number, FAVOURITE, block, audited=True)
+        return made
+
+
+async def test_inferences_of_its_own_that_are_sent_as_late_as_may_be_are_told_apart(tmp_path: Path) -> None:
+    """What was drawn since for the same prover is not taken for what is only being sent now."""
+    life = AtTheLast(per_block=0, challenges=1, signed=False)
+    life.live(201)
+    report = await audited(events_of(life), tmp_path)
+    assert kinds(report) == set()
+    assert report.draws.own >= 3
+
+
 class Suspicious(Suited):
     """Its provers' answers have more mismatches than honest ones', though seldom enough to convict them at once."""
 

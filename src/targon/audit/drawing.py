@@ -303,13 +303,18 @@ class Drawing:
 
     def _own(self, seq: int, event: Attempt | LeanAttempt, key: bytes) -> None:
         """One of the verifier's own must have been due, in its block or in one shortly before: it takes its time to be
-        made, and is sent at a moment that is drawn."""
+        made, and is sent at a moment that is drawn.
+
+        Of several that may have brought it, it is taken for that of the oldest: what comes later may still be of a
+        newer one, but not of that.
+        """
         prover, block = event.prover, event.block
         due = self._due.get(prover)
         if due:
             due.pop(0)
         length = self.standings.profile.interval_blocks
-        for each in range(block + OWN_EARLIEST_BLOCKS, max(-1, block - audits.OWN_LATEST_BLOCKS), -1):
+        oldest = max(0, block - audits.OWN_LATEST_BLOCKS + 1)
+        for each in range(oldest, block + OWN_EARLIEST_BLOCKS + 1):
             interval = interval_of(Block(each), length)
             if (each, prover) in self._owned or interval not in self._recent:
                 continue
