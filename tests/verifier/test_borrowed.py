@@ -139,6 +139,29 @@ async def test_text_is_the_engines_own_whether_or_not_it_hands_its_tokenizer_out
     engine.down = False
 
 
+async def test_the_tokenizer_is_fetched_once_however_many_texts_wait_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[str] = []
+    texts: list[str] = []
+    async with lent(WordyEngine(), WordyEngine()) as lenders:
+        borrowed, ask = await borrow(lenders, 2), lenders.ask
+
+        async def noted(lender: Lender, task: ReferenceTask) -> ReferenceAnswer:
+            asked.append(task.kind)
+            return await ask(lender, task)
+
+        async def one() -> None:
+            texts.append(await borrowed.text((TokenId(8), TokenId(9)), ()))
+
+        monkeypatch.setattr(lenders, "ask", noted)
+        async with anyio.create_task_group() as group:
+            for _ in range(5):
+                group.start_soon(one)
+    assert texts == ["hi"] * 5
+    assert asked == ["tokenizer"] * 2
+
+
 async def test_prompts_are_asked_for_once() -> None:
     engines = [TinyEngine(), TinyEngine()]
     async with lent(*engines) as lenders:

@@ -116,6 +116,8 @@ class BorrowedEngine:
         self._board = Board(lenders, needed, told)
         self._decode: Decode | None = None
         self._tokenizer_asked = False
+        self._tokenizer_fetched = anyio.Lock()
+        """Held while it is: what several ask for at once would lie in memory as often, from every oracle."""
         self._prompts: OrderedDict[Digest, array[int]] = OrderedDict()
         self._prompts_tokens = 0
 
@@ -231,9 +233,10 @@ class BorrowedEngine:
             raise TaskRefused(
                 f"token id: got {unknown}, expected one from 0 to {self._identity.vocab_size - 1}"
             )
-        if not self._tokenizer_asked:
-            self._decode = await self._fetch_tokenizer()
-            self._tokenizer_asked = True
+        async with self._tokenizer_fetched:
+            if not self._tokenizer_asked:
+                self._decode = await self._fetch_tokenizer()
+                self._tokenizer_asked = True
         if self._decode is not None:
             return answer_text(ids, self._decode, eos_ids=self._identity.eos_ids, stop=stop)
         if not ids:
