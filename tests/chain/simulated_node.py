@@ -92,6 +92,8 @@ class NodeState:
     silent: bool = False
     announces: bool = True
     closes: bool = True
+    ahead: int = 0
+    """How much further than the chain's its blocks are."""
     on_submission: list[str] = field(default_factory=list)
     """What happens to the next submissions: ``break before``, ``break after``, or ``drop`` (nothing comes of it)."""
     connections: int = 0
@@ -128,7 +130,7 @@ class SimulatedSubstrate:
 
     async def block_number(self) -> int:
         await self._answering()
-        return self._network.block
+        return self._network.block + self._node.ahead
 
     async def block_hash(self, block: int | None = None) -> str:
         await self._answering()
@@ -158,7 +160,7 @@ class SimulatedSubstrate:
     ) -> Any:
         await self._answering()
         subnet = self._network.subnets.get(params[0])
-        return None if subnet is None else subnet.metagraph(self._network.block)
+        return None if subnet is None else subnet.metagraph(self._network.block + self._node.ahead)
 
     async def compose(self, call: tuple[str, str, Mapping[str, Any]]) -> object:
         await self._answering()
@@ -206,8 +208,8 @@ class SimulatedSubstrate:
             await self._answering()
             if not self._node.announces:
                 raise RpcConnectionError("Connection lost while waiting for a subscription response")
-            if self._network.block > seen:
-                seen = self._network.block
+            if self._network.block + self._node.ahead > seen:
+                seen = self._network.block + self._node.ahead
                 yield {"header": {"number": seen}}
             await anyio.sleep(0.01)
 

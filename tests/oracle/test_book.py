@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from bittensor.keyfiles import Keypair
 
-from targon.oracle.book import CommitmentBook
+from targon.oracle.book import CommitmentBook, last_seen
 from targon.oracle.errors import Damaged, StoreUnavailable
 from targon.oracle.passage import Passage
 from targon.oracle.periods import PeriodFolder
@@ -394,3 +394,14 @@ def test_a_block_s_inputs_are_as_many_as_memory_holds() -> None:
     assert places_for(64, 256) == 256
     assert places_for(4_096, 16) == 4
     assert places_for(4_096, 1) == 1
+
+
+def test_a_book_tells_what_was_seen_of_the_chain_and_when(path: Path) -> None:
+    assert last_seen(path, 1_000.0) is None
+    with a_book(path) as book:
+        assert last_seen(path, 1_000.0) is None
+        book.append(the_next(book))
+        book.append(the_next(book))
+    os.utime(path, (900.0, 900.0))
+    assert last_seen(path, 1_000.0) == (102, 100.0)
+    assert last_seen(path, 800.0) == (102, 0.0), "a clock that was set back"

@@ -7,13 +7,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import anyio
 import pytest
 
 from targon.oracle.passage import Passage
 from targon.oracle.periods import PeriodFolder
 from targon.oracle.planning import MARGIN_BLOCKS
 from targon.protocol.primitives import Digest
-from tests.oracle.service_world import ToldChain, an_oracle
+from tests.oracle.service_world import WAIT_S, ToldChain, an_oracle
 
 pytestmark = pytest.mark.anyio
 
@@ -51,3 +52,20 @@ async def test_no_text_is_in_two_periods(tmp_path: Path) -> None:
         for line in (tmp_path / "periods" / f"{number}.jsonl").read_text().splitlines()
     ]
     assert len(set(texts)) == len(texts) > 36
+
+
+async def test_an_oracle_that_committed_far_beyond_the_chain_says_so_and_what_to_do(tmp_path: Path) -> None:
+    misled = ToldChain()
+    misled.head = 1_000_000
+    async with an_oracle(tmp_path, misled) as place:
+        await place.committed(0)
+    async with an_oracle(tmp_path) as place:
+        with anyio.fail_after(WAIT_S):
+            while (trouble := place.oracle.ailing()) is None:
+                await anyio.sleep(0.01)
+        assert "the chain is at block 100: a node told it a block that wasn't there" in trouble
+        assert "a new folder and a new hotkey" in trouble
+        place.chain.head = 1_000_000
+        with anyio.fail_after(WAIT_S):
+            while place.oracle.ailing() is not None:
+                await anyio.sleep(0.01)

@@ -13,6 +13,7 @@ from targon.chain.endpoint import open_chain
 from targon.chain.errors import (
     AxonRefused,
     CallRefused,
+    ChainAhead,
     ChainError,
     ChainExists,
     ChainUnavailable,
@@ -42,6 +43,7 @@ __all__ = [
     "AxonRefused",
     "CallRefused",
     "Chain",
+    "ChainAhead",
     "ChainError",
     "ChainExists",
     "ChainSettings",

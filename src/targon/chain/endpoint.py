@@ -11,17 +11,22 @@ import anyio.to_thread
 from targon.chain.embedded import EmbeddedChain
 from targon.chain.errors import UnsupportedEndpoint, WrongNetwork
 from targon.chain.port import Chain
+from targon.protocol.primitives import Block
 
 _SQLITE = "sqlite:"
 
 
-async def open_chain(endpoint: str, netuid: int, network: str = "") -> Chain:
+async def open_chain(
+    endpoint: str, netuid: int, network: str = "", *, seen: tuple[Block, float] | None = None
+) -> Chain:
     """Open the chain that an endpoint names, or, without one, the network.
 
     Args:
         endpoint: ``sqlite:///absolute/path`` or ``sqlite:relative/path`` for the embedded chain; anything else is
             a Subtensor node's address: ``wss://HOST``, ``ws://HOST:PORT``, ``HOST:PORT``, several with commas.
         network: finney, test or local.
+        seen: a block that was seen on it before, and how many seconds ago: a node that is much further isn't
+            believed. (The embedded chain needs none: its blocks are the clock's.)
 
     Raises:
         UnsupportedEndpoint: if no adapter of this version serves it.
@@ -38,7 +43,7 @@ async def open_chain(endpoint: str, netuid: int, network: str = "") -> Chain:
     await anyio.to_thread.run_sync(importlib.import_module, "targon.chain.bittensor")  # half a second
     from targon.chain.bittensor import open_bittensor
 
-    return await open_bittensor(network, endpoint, netuid)
+    return await open_bittensor(network, endpoint, netuid, seen=seen)
 
 
 def _open_embedded(endpoint: str, netuid: int) -> EmbeddedChain:

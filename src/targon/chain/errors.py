@@ -2,6 +2,7 @@
 
 ChainError
 ├── ChainUnavailable      the chain cannot be reached or read
+│   └── ChainAhead        a node tells a block that cannot be there yet
 ├── UnknownBlock          a block that lies in the future
 ├── NotRegistered         a hotkey without a UID on this subnet
 ├── NoValidatorPermit     a neuron that may not set weights
@@ -30,6 +31,24 @@ class ChainError(Exception):
 
 class ChainUnavailable(ChainError):
     """The chain cannot be reached or read."""
+
+
+class ChainAhead(ChainUnavailable):
+    """A node tells a block as the newest that the chain can't have reached by now.
+
+    Attributes:
+        told: the block.
+        highest: that the chain can be at, by the clock.
+    """
+
+    def __init__(self, told: Block, highest: Block, endpoint: str, minutes: float) -> None:
+        self.told = told
+        self.highest = highest
+        super().__init__(
+            f"chain: got block {told} from {endpoint}, expected {highest} at most, by the clock and what was seen "
+            f"before; it is not believed unless it keeps step with the clock for {minutes:g} minutes. Look at that "
+            "node, or name another with --subtensor.chain_endpoint"
+        )
 
 
 class UnknownBlock(ChainError):

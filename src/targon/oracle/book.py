@@ -223,6 +223,23 @@ class CommitmentBook:
         return StoreUnavailable(f"{self._path}: {error.strerror or error}")
 
 
+def last_seen(path: Path, now_s: float) -> tuple[Block, float] | None:
+    """A block that the chain had about reached when a book was written last, and how many seconds ago that was; None
+    if nothing stands in it. It blocks.
+
+    Raises:
+        Damaged, StoreUnavailable: as :func:`newest_written`.
+    """
+    _, newest = newest_written(path, 1)
+    if not newest:
+        return None
+    try:
+        written_s = path.stat().st_mtime
+    except OSError as error:
+        raise StoreUnavailable(f"{path}: {error.strerror or error}") from error
+    return newest[0].body.first, max(0.0, now_s - written_s)
+
+
 def newest_written(path: Path, count: int = 2) -> tuple[int, Sequence[Commitment]]:
     """How many commitments a book holds, and the newest of them, oldest first. Changes nothing; it blocks.
 

@@ -83,7 +83,7 @@ class Preparer:
     @property
     def trouble(self) -> str | None:
         """Why there is no next period, in words; None while nothing is wrong."""
-        return self._trouble
+        return self._stranded() or self._trouble
 
     @property
     def exhausted(self) -> bool:
@@ -98,6 +98,9 @@ class Preparer:
     async def run(self) -> None:
         """Keep one period ahead, for ever."""
         head = self._view.head
+        stranded = self._stranded()
+        if stranded is not None:
+            logger.error("no next period: verifiers will be without private inputs", error=stranded)
         while True:
             if self._due(head):
                 await self._try()
@@ -113,6 +116,17 @@ class Preparer:
         ahead = sum(one.body.first > head for one in self._book.newest_from(head))
         return ahead < MOST_AHEAD and newest.last - head <= max(
             self._settings.period_blocks // 2, 2 * MARGIN_BLOCKS
+        )
+
+    def _stranded(self) -> str | None:
+        """Why nothing can be committed to, in words, where the chain's word was wrong once, or is now; else None."""
+        newest, head = self._book.last, self._view.head
+        if newest is None or newest.first - head <= self._settings.interval_blocks:
+            return None
+        return (
+            f"it has committed to blocks {newest.first} to {newest.last}, and the chain is at block {head}: a node "
+            "told it a block that wasn't there, then or now. It can commit to nothing before them: look at the node "
+            "(--subtensor.chain_endpoint), or begin with a new folder and a new hotkey (--data.path, --wallet.name)"
         )
 
     async def _try(self) -> None:

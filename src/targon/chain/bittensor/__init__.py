@@ -1,6 +1,7 @@
 """The Bittensor adapter of the chain port: a subnet of a real Subtensor network, through the ``bittensor`` SDK.
 
 Its parts: :mod:`~.endpoints` (whom to call), :mod:`~.connection` (one connection that outlives its endpoints),
+:mod:`~.held` (block numbers, held to the clock),
 :mod:`~.state` (what the chain keeps, in our words), :mod:`~.epochs` and :mod:`~.commit_hash` (rules of the chain),
 :mod:`~.preflight` and :mod:`~.refusals` (what the chain refuses, and why), :mod:`~.submission` (calls that are
 never done twice), :mod:`~.adapter` (the port over these), :mod:`~.opening`.

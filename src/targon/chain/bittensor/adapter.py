@@ -17,8 +17,16 @@ from targon.chain.bittensor.access import SubnetAccess
 from targon.chain.bittensor.commit_hash import commit_hash, salt_words
 from targon.chain.bittensor.connection import Connection
 from targon.chain.bittensor.deadlines import Deadlines
+from targon.chain.bittensor.held import HeldToClock
 from targon.chain.bittensor.submission import Call, Included
-from targon.chain.errors import AxonRefused, ChainError, ChainUnavailable, UnknownBlock, WrongNetwork
+from targon.chain.errors import (
+    AxonRefused,
+    ChainAhead,
+    ChainError,
+    ChainUnavailable,
+    UnknownBlock,
+    WrongNetwork,
+)
 from targon.chain.port import Anchor, Axon, Metagraph, SubnetInfo, WeightsCommit
 from targon.protocol.keys import Signer
 from targon.protocol.primitives import Block, Digest, Hotkey, Uid
@@ -41,8 +49,9 @@ class BittensorChain(SubnetAccess):
     Reads are of the best block. The hotkey signs everything; the coldkey is never needed.
     """
 
-    def __init__(self, connection: Connection, netuid: int, deadlines: Deadlines) -> None:
+    def __init__(self, connection: Connection, netuid: int, deadlines: Deadlines, held: HeldToClock) -> None:
         super().__init__(connection, netuid, deadlines)
+        self._held = held
         self._highest = Block(0)
 
     async def info(self) -> SubnetInfo:
@@ -64,8 +73,17 @@ class BittensorChain(SubnetAccess):
         return await self._read(read)
 
     async def block(self) -> Block:
-        """The best block's number; never below one that was told before, though the next node may lag."""
-        told = Block(await self._read(lambda substrate: substrate.block_number()))
+        """The best block's number; never below one that was told before, though the next node may lag.
+
+        Raises:
+            ChainAhead: if the chain can't be there by now.
+        """
+
+        async def read(substrate: Substrate) -> tuple[Block, float]:
+            return Block(await substrate.block_number()), float(await substrate.block_time())
+
+        told, block_seconds = await self._read(read)
+        await self._held.check(told, block_seconds)
         self._highest = max(self._highest, told)
         return self._highest
 
@@ -107,12 +125,17 @@ class BittensorChain(SubnetAccess):
                         if announced > last and (current := await self.block()) > last:
                             last = current
                             yield current
+            except ChainAhead:
+                pass  # it was said when it began
             except (ChainUnavailable, WrongNetwork) as error:
                 logger.warning("chain_not_heard", error=str(error))
             await anyio.sleep(self._deadlines.poll_s)
 
     async def metagraph(self) -> Metagraph:
-        return (await self._subnet()).metagraph
+        metagraph = (await self._subnet()).metagraph
+        block_seconds = float(await self._read(lambda substrate: substrate.block_time()))
+        await self._held.check(metagraph.block, block_seconds)
+        return metagraph
 
     async def require_uid(self, hotkey: Hotkey) -> Uid:
         """The UID that a hotkey holds.

@@ -137,6 +137,11 @@ class Connection:
         except (*LOST, BittensorError, LookupError, TypeError, ValueError) as error:
             logger.info("chain_subscription_ended", endpoint=shown(link.endpoint), error=str(error)[:300])
 
+    async def turn(self, reason: str) -> None:
+        """Go on with the next endpoint, if there is another."""
+        if self._link is not None and len(self._endpoints) > 1:
+            await self._drop(self._link, reason)
+
     async def aclose(self) -> None:
         self._closed = True
         link, self._link = self._link, None

@@ -11,8 +11,10 @@ from targon.chain.bittensor.adapter import BittensorChain
 from targon.chain.bittensor.connection import Connection, SubstrateFactory, rpc_substrate
 from targon.chain.bittensor.deadlines import Deadlines
 from targon.chain.bittensor.endpoints import endpoints_of
+from targon.chain.bittensor.held import HeldToClock, since_boot_s
 from targon.chain.bittensor.state import read_subnet
 from targon.chain.errors import WrongNetwork
+from targon.protocol.primitives import Block
 
 
 async def open_bittensor(
@@ -23,6 +25,8 @@ async def open_bittensor(
     substrate: SubstrateFactory = rpc_substrate,
     deadlines: Deadlines | None = None,
     jitter: Callable[[], float] = random.random,
+    elapsed_s: Callable[[], float] = since_boot_s,
+    seen: tuple[Block, float] | None = None,
 ) -> BittensorChain:
     """Connect to a subnet: by the network's name (finney, test, local), or by endpoints, which win over it.
 
@@ -30,6 +34,8 @@ async def open_bittensor(
         chain_endpoint: one address or several with commas between them, tried in turn; empty: the network's own.
         substrate: from an address to the SDK's connection to it.
         jitter: a number from 0 to 1, drawn for each pause between attempts to connect.
+        elapsed_s: the clock that block numbers are held to.
+        seen: a block that was seen on the chain before, and how many seconds ago.
 
     Raises:
         UnsupportedEndpoint: if an address is none.
@@ -46,7 +52,7 @@ async def open_bittensor(
     finally:
         if not opened:
             await connection.aclose()
-    return BittensorChain(connection, netuid, limits)
+    return BittensorChain(connection, netuid, limits, HeldToClock(connection, elapsed_s, seen))
 
 
 async def _check(connection: Connection, netuid: int) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
 import anyio
+import anyio.to_thread
 from bittensor.keyfiles import Keypair
 
 from targon.chain import open_chain
@@ -19,6 +21,7 @@ from targon.cli.oracle_options import OracleOptions
 from targon.cli.serving_users import raise_file_limit
 from targon.cli.updating import run_with_updates
 from targon.oracle.beside import WriterBeside
+from targon.oracle.book import last_seen
 from targon.oracle.process import Opening
 from targon.oracle.role import Oracle
 from targon.oracle.settings import OracleSettings
@@ -66,9 +69,12 @@ def shown_source(spec: str) -> str:
 
 async def _serve(options: OracleOptions, flags: Sequence[str], signer: Keypair) -> bool:
     async with AsyncExitStack() as stack:
-        chain = await open_chain(options.subtensor.chain_endpoint, options.netuid, options.subtensor.network)
-        stack.push_async_callback(chain.aclose)
         settings = settings_of(options)
+        seen = await anyio.to_thread.run_sync(last_seen, settings.folder / "commitments.jsonl", time.time())
+        chain = await open_chain(
+            options.subtensor.chain_endpoint, options.netuid, options.subtensor.network, seen=seen
+        )
+        stack.push_async_callback(chain.aclose)
         opening = Opening(
             source=options.oracle.source,
             folder=str(settings.folder),
