@@ -76,6 +76,15 @@ def test_an_honest_oracles_commitments_are_exact(tmp_path: Path):
     assert "4 commitments of 1 oracles checked" in report.oracles.lines()[0]
 
 
+def test_commitments_without_a_place_for_the_verifier_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    first, second, *_ = periods(4, THEM, places=2, genesis=GENESIS)
+    log = published(tmp_path / "one", committed(first), committed(second))
+    assert main(["audit", str(log.folder)]) == 0
+    assert "2 of them have no place for this verifier" in capsys.readouterr().out
+
+
 def test_a_log_without_oracles_has_nothing_said_of_them(tmp_path: Path):
     assert published(tmp_path / "one").audit().oracles.lines() == []
 

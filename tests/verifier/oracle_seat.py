@@ -18,6 +18,7 @@ from targon.protocol.primitives import Block, Hotkey
 from targon.transport import Deadlines, OracleClient
 from targon.verifier import Journal
 from targon.verifier.fallback_inputs import FallbackInputs, InputMetrics
+from targon.verifier.permit import Permit
 from targon.verifier.reliance import Reliance
 from targon.verifier.remote_inputs import RemoteInputs
 from tests.ledger.history import History
@@ -104,6 +105,7 @@ async def seated(
         await journal.append(opened.model_copy(update={"verifier": me.ss58_address}), *begun_with)
     registry = CollectorRegistry()
     metrics = InputMetrics(registry)
+    permit = Permit(oracle.chain, Hotkey(me.ss58_address))  # type: ignore[arg-type]  # as much of one as is asked
     async with (
         oracle.serving() as serving_port,
         OracleClient(deadlines=Deadlines(connect_s=seconds, total_s=seconds, first_byte_s=seconds)) as client,
@@ -116,6 +118,7 @@ async def seated(
             signer=me,
             chain=oracle.chain,  # type: ignore[arg-type]  # as much of one as is asked
             journal=journal,
+            permit=permit,
             tell=metrics.trouble,
             pardoned=pardoned,
         )
@@ -124,6 +127,7 @@ async def seated(
             Own(),
             chain=oracle.chain,  # type: ignore[arg-type]
             journal=journal,
+            permit=permit,
             reliance=Reliance(journal),
             metrics=metrics,
         )

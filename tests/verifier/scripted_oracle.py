@@ -15,10 +15,10 @@ from anyio.abc import TaskStatus
 from bittensor.keyfiles import Keypair
 from prometheus_client import CollectorRegistry
 
-from targon.chain import ChainUnavailable
+from targon.chain import ChainUnavailable, Metagraph, Neuron
 from targon.protocol import private_inputs
 from targon.protocol.disclosures import CommittedPeriod, OracleStatus
-from targon.protocol.primitives import Block, Digest, Hotkey
+from targon.protocol.primitives import Block, Digest, Hotkey, Uid
 from targon.protocol.private_inputs import (
     NO_COMMITMENT,
     Commitment,
@@ -67,6 +67,7 @@ class TurnedChain:
         self.silent = False
         self.salt = b""
         """Other block hashes, with another salt."""
+        self.permits: set[Hotkey] = set()
 
     async def block(self) -> Block:
         if self.silent:
@@ -75,6 +76,15 @@ class TurnedChain:
 
     async def block_hash(self, block: Block) -> Digest:
         return hash_of(block, self.salt)
+
+    async def metagraph(self) -> Metagraph:
+        if self.silent:
+            raise ChainUnavailable("the chain gave no answer")
+        neurons = (
+            Neuron(Uid(uid), hotkey, 1.0, True, None, Block(1), None, 0.0, 0.0)
+            for uid, hotkey in enumerate(sorted(self.permits))
+        )
+        return Metagraph(NETUID, Block(self.now), tuple(neurons))
 
     async def blocks(self) -> AsyncGenerator[Block, None]:
         last = -1

@@ -22,6 +22,7 @@ from targon.protocol.private_inputs import PrivateInput
 from targon.verifier import fallback_inputs
 from targon.verifier.fallback_inputs import FallbackInputs, InputMetrics
 from targon.verifier.fitness import Unfit, check_fit
+from targon.verifier.permit import Permit
 from targon.verifier.reliance import Reliance
 from targon.verifier.remote_inputs import UNSETTLED_BLOCKS
 from tests.ledger.history import interval_closed, interval_opened
@@ -313,6 +314,7 @@ async def test_however_many_stall_a_passage_comes_in_time(tmp_path: Path, monkey
             Own(),
             chain=seat.chain,  # type: ignore[arg-type]
             journal=seat.journal,
+            permit=Permit(seat.chain, MINE),  # type: ignore[arg-type]
             reliance=Reliance(seat.journal),
             metrics=InputMetrics(registry),
         )

@@ -13,6 +13,7 @@ from targon.audit.fetching import fetch_segments, is_url
 from targon.audit.folding import Wanted
 from targon.audit.onchain import compare_with_chain
 from targon.audit.oracles import OracleReport, compare
+from targon.audit.places import check_places
 from targon.audit.report import Report
 from targon.audit.reveals import check_reveals
 from targon.audit.reverifying import reverify
@@ -29,6 +30,7 @@ __all__ = [
     "Unreadable",
     "Wanted",
     "audit_folder",
+    "check_places",
     "check_reveals",
     "compare",
     "compare_with_chain",

@@ -59,6 +59,10 @@ class OracleReport:
     commitments: list[SeenCommitment] = field(default_factory=list)
     late: int = 0
     """Commitments that were first seen in their period: the verifier took nothing of it."""
+    without_place: int = 0
+    """Commitments that have no place for the verifier whose log it is."""
+    places: list[str] = field(default_factory=list)
+    """For whom an oracle has places now, in words."""
     caught: list[str] = field(default_factory=list)
     """What the log itself says oracles were caught at."""
     compared: int = 0
@@ -72,6 +76,8 @@ class OracleReport:
         return {
             "commitments": len(self.commitments),
             "late": self.late,
+            "without_place": self.without_place,
+            "places": self.places,
             "oracles": sorted({seen.oracle for seen in self.commitments}),
             "caught": self.caught,
             "logs_compared": self.compared,
@@ -82,13 +88,14 @@ class OracleReport:
     def lines(self) -> list[str]:
         """For people; none where the log never spoke of an oracle."""
         if not (self.commitments or self.caught):
-            return []
+            return self.places
         oracles = len({seen.oracle for seen in self.commitments})
         counted = (
             f"{len(self.commitments)} commitments of {oracles} oracles checked, {self.late} of them first seen in "
             f"their period; compared with {self.compared} other logs; {self.reveals} periods' reveals computed again"
         )
-        return [counted, *self.caught]
+        without = f"{self.without_place} of them have no place for this verifier"
+        return [counted, *([without] if self.without_place else []), *self.places, *self.caught]
 
 
 class Oracles:
@@ -150,6 +157,7 @@ class Oracles:
         if before is None or body.number > before.number:
             self._newest[body.oracle] = body
         self.report.late += event.block >= body.first
+        self.report.without_place += self._shelf.bodies[0].verifier not in body.verifiers
         self.report.commitments.append(
             SeenCommitment(
                 body.oracle,

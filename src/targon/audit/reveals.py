@@ -155,15 +155,28 @@ async def check_reveals(
 
 async def _whose(place: str) -> Hotkey | None:
     """Whose reveals an address has, by its own word, which only chooses what is asked for; None: it doesn't say."""
+    body = await read_small(place + STATUS)
+    try:
+        return None if body is None else OracleStatus.from_bytes(body).hotkey
+    except MalformedMessage:
+        return None
+
+
+async def read_small(url: str, most: int = MAX_STATUS_BYTES) -> bytes | None:
+    """What an oracle's address gives, so many bytes of it at most; None: nothing."""
     waits = aiohttp.ClientTimeout(total=READ_S, connect=CONNECT_S)
+    body = b""
     try:
         async with (
             aiohttp.ClientSession(timeout=waits, auto_decompress=False) as session,
-            session.get(place + STATUS, allow_redirects=False, ssl=False) as answer,
+            session.get(url, allow_redirects=False, ssl=False) as answer,
         ):
-            body = await answer.content.read(MAX_STATUS_BYTES)
-        return OracleStatus.from_bytes(body).hotkey
-    except (aiohttp.ClientError, OSError, TimeoutError, MalformedMessage):
+            async for piece in answer.content.iter_chunked(1 << 16):
+                body += piece
+                if len(body) >= most:
+                    break
+            return body[:most] if answer.status == 200 else None
+    except (aiohttp.ClientError, OSError, TimeoutError):
         return None
 
 

@@ -14,11 +14,13 @@ from targon.chain import Chain
 from targon.cli.errors import CommandError
 from targon.cli.verifier_oracle_options import VerifierOracleOptions
 from targon.protocol.keys import Signer
+from targon.protocol.primitives import Hotkey
 from targon.transport import Deadlines, NeuronClient, OracleClient, speaks_tls
 from targon.verifier import Journal, PrivateInputs
 from targon.verifier.borrowed import BorrowedEngine, borrow
 from targon.verifier.fallback_inputs import FallbackInputs, InputMetrics
 from targon.verifier.lenders import Lender, Lenders
+from targon.verifier.permit import Permit
 from targon.verifier.reliance import Reliance
 from targon.verifier.remote_inputs import INPUT_S, RemoteInputs
 from targon.verifier.told import Told
@@ -44,6 +46,7 @@ async def opened_inputs(
 ) -> AsyncGenerator[FallbackInputs]:
     """A verifier's private inputs; their ``run`` is to run beside it."""
     metrics = InputMetrics(registry)
+    permit = Permit(chain, Hotkey(signer.ss58_address))
     async with AsyncExitStack() as stack:
         oracles = []
         for hotkey, address in options.named:
@@ -65,11 +68,20 @@ async def opened_inputs(
                     signer=signer,
                     chain=chain,
                     journal=journal,
+                    permit=permit,
                     tell=metrics.trouble,
                     pardoned=hotkey in options.pardoned,
                 )
             )
-        yield FallbackInputs(oracles, own, chain=chain, journal=journal, reliance=reliance, metrics=metrics)
+        yield FallbackInputs(
+            oracles,
+            own,
+            chain=chain,
+            journal=journal,
+            permit=permit,
+            reliance=reliance,
+            metrics=metrics,
+        )
 
 
 @asynccontextmanager

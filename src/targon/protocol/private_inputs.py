@@ -49,6 +49,9 @@ MAX_TEXT_CHARS: Final = 4_000
 MAX_SOURCE_CHARS: Final = 1_000
 MAX_PROOF: Final = 22
 """Hashes: the height of the highest tree."""
+PLACE_AFTER_BLOCKS: Final = 210
+"""Who held a validator permit so many blocks before a period's first has a place in it: an oracle commits half an
+interval ahead at most, and may have seen the permits some minutes before."""
 
 NO_COMMITMENT: Final = Digest("0" * 64)
 """What the first commitment names as the one before it."""

@@ -67,6 +67,10 @@ class NotCovered(Exception):
     """No commitment serves for a block; its text says why."""
 
 
+class NoPlace(NotCovered):
+    """The commitment for a block has no place for the verifier."""
+
+
 class Commitments:
     """Those of one oracle that count now: the running period's, and what comes after it."""
 
@@ -172,7 +176,7 @@ class Commitments:
                     f"its commitment to blocks {body.first} to {body.last} was first seen in block {seen}, not before"
                 )
             if verifier not in body.verifiers:
-                raise NotCovered(f"it has no place for this verifier in blocks {body.first} to {body.last}")
+                raise NoPlace(f"it has no place for this verifier in blocks {body.first} to {body.last}")
             return body
         raise NotCovered(f"it has committed to nothing for block {block}, as far as was seen")
 

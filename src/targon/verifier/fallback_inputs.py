@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from targon.chain import Chain
 from targon.protocol.primitives import Block, Hotkey
 from targon.verifier.journal import Journal
+from targon.verifier.permit import Permit
 from targon.verifier.ports import Passage, PrivateInputs, PrivateInputUnavailable
 from targon.verifier.reliance import Reliance
 from targon.verifier.remote_inputs import OutOfPlaces, RemoteInputs
@@ -42,7 +43,8 @@ class InputMetrics:
         )
         self._troubles = Counter(
             "targon_verifier_oracle_troubles",
-            "Oracles' troubles, by kind: away, refused, unfit, unsettled, out_of_places, and what they were caught at.",
+            "Oracles' troubles, by kind: away, refused, unfit, unsettled, out_of_places, left_out, and what they "
+            "were caught at.",
             ["kind"],
             registry=registry,
         )
@@ -67,6 +69,7 @@ class FallbackInputs:
         *,
         chain: Chain,
         journal: Journal,
+        permit: Permit,
         reliance: Reliance,
         metrics: InputMetrics,
     ) -> None:
@@ -74,6 +77,7 @@ class FallbackInputs:
         self._own = own
         self._chain = chain
         self._journal = journal
+        self._permit = permit
         self._reliance = reliance
         self._metrics = metrics
         self._looked = anyio.Event()
@@ -88,6 +92,8 @@ class FallbackInputs:
         async with aclosing(self._chain.blocks()) as blocks:
             async for block in blocks:
                 async with anyio.create_task_group() as group:
+                    if self._oracles:
+                        group.start_soon(self._permit.look, block)
                     for oracle in self._oracles:
                         group.start_soon(oracle.look, block)
                 await self._tell(block)

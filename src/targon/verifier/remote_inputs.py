@@ -25,6 +25,7 @@ from targon.protocol.errors import InvalidSignature, PrivateInputMismatch
 from targon.protocol.keys import Signer, verify_signature
 from targon.protocol.primitives import Block, Digest, Hotkey
 from targon.protocol.private_inputs import (
+    PLACE_AFTER_BLOCKS,
     Commitment,
     CommitmentBody,
     PrivateInput,
@@ -34,9 +35,10 @@ from targon.protocol.private_inputs import (
 )
 from targon.transport import BadResponse, Code, OracleClient, Refused, TransportError
 from targon.verifier.addresses import address_of
-from targon.verifier.commitments import Commitments, NotCovered, OracleCaught, own_leaves
+from targon.verifier.commitments import Commitments, NoPlace, NotCovered, OracleCaught, own_leaves
 from targon.verifier.fitness import Unfit, check_fit
 from targon.verifier.journal import Journal
+from targon.verifier.permit import Permit
 from targon.verifier.ports import PrivateInputUnavailable
 
 INPUT_S: Final = 5.0
@@ -70,6 +72,7 @@ class RemoteInputs:
     """One oracle's private inputs.
 
     Args:
+        permit: our own, by which is judged whether it leaves us out.
         tell: counts a trouble, by its kind.
         pardoned: whether what the log says it was caught at until now is to be forgotten.
     """
@@ -84,6 +87,7 @@ class RemoteInputs:
         signer: Signer,
         chain: Chain,
         journal: Journal,
+        permit: Permit,
         tell: Callable[[str], None],
         pardoned: bool = False,
     ) -> None:
@@ -95,6 +99,9 @@ class RemoteInputs:
         self._me = Hotkey(signer.ss58_address)
         self._chain = chain
         self._journal = journal
+        self._permit = permit
+        self._left_out = ""
+        """That it leaves us out, in words; empty: it doesn't."""
         self._tell = tell
         self._pardoned = pardoned
         self._pardoned_to = journal.head.seq if pardoned else -1
@@ -121,6 +128,8 @@ class RemoteInputs:
             return self._away
         try:
             self._commitments.covering(block, self._me)
+        except NoPlace as error:
+            return self._left_out or str(error)
         except NotCovered as error:
             return str(error)
         return None
@@ -216,6 +225,32 @@ class RemoteInputs:
         ):  # of those that are over, only the chain of them counts
             await self._journal.append(InputsCommitted(block=seen, commitment=commitment))
         self._commitments.keep(commitment, seen if logged is None else logged)
+        self._look_for_our_place(commitment.body)
+
+    def _look_for_our_place(self, body: CommitmentBody) -> None:
+        """Say it loudly, once until it ends, where an oracle leaves us out though we have had a permit for long."""
+        if self._me in body.verifiers:
+            if self._left_out:
+                logger.info("oracle_has_a_place_again", oracle=self.oracle, first=body.first)
+            self._left_out = ""
+            return
+        since = self._permit.since
+        if since is None or body.first - since < PLACE_AFTER_BLOCKS:
+            return
+        self._tell("left_out")
+        said = self._left_out
+        self._left_out = (
+            f"it leaves this verifier out of blocks {body.first} to {body.last}, which has had a permit since block "
+            f"{since} or longer"
+        )
+        if not said:
+            logger.error(
+                "oracle_leaves_us_out",
+                oracle=self.oracle,
+                error=self._left_out,
+                do="private inputs come from the verifier's own source: ask the oracle's operator why, or name another "
+                "oracle (--oracle.url)",
+            )
 
     def _logged(self, commitment: Commitment) -> Block | None:
         """The block that the log says it was first seen in; None: it doesn't stand there."""

@@ -21,6 +21,7 @@ from targon.audit import (
     Report,
     Wanted,
     audit_folder,
+    check_places,
     check_reveals,
     compare,
     compare_with_chain,
@@ -62,7 +63,7 @@ class AuditCommand(Options):
     """Another verifier's segments, folder or address: whether oracles told both the same. Give it once for each."""
     oracle: str = ""
     """An oracle's address, or a folder of what it revealed (N.jsonl, as GET /v1/reveals/N gives it): each period must
-    be what it committed to."""
+    be what it committed to. At an address, with a chain, also: whether everybody with a permit has a place."""
     reveals: int = Field(3, ge=1, le=100_000)
     """How many of the periods that the log tells of to compute again from what --oracle revealed, drawn at random."""
     calibration: list[Path] = Field(default_factory=list)
@@ -122,6 +123,9 @@ class AuditCommand(Options):
                 with anyio.fail_after(CHAIN_S):
                     await compare_with_chain(chain, report, wanted)
             await self._look_at_oracles(report, scratch)
+            if chain is not None and is_url(self.oracle):
+                with anyio.fail_after(CHAIN_S):
+                    await check_places(self.oracle.rstrip("/"), chain, report.oracles, report.notes)
             if self.reverify:
                 await self._reverify(drawn, wanted, report, stack)
             return report
