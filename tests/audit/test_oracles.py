@@ -127,6 +127,14 @@ def test_what_is_wrong_is_named(tmp_path: Path, events: Callable[[], list[Event]
     assert published(tmp_path / "one", *events()).kinds() == {kind}
 
 
+def test_what_is_taken_of_a_period_that_was_seen_too_late_is_named(tmp_path: Path):
+    told = [committed(period, ahead=0 if period.body.number == 2 else 1) for period in story()]
+    report = published(tmp_path / "one", *told, relies(ORACLES), relies(block=18)).audit()
+    (fault,) = report.faults.kept
+    assert fault.kind == "reliance"
+    assert "in blocks 10 to 13, for which no commitment had been seen before their period" in fault.got
+
+
 def test_verdicts_say_whose_engines_they_rest_on(tmp_path: Path):
     borrowed = ReliesOn(block=Block(0), reference=(ORACLES,), agreeing=1, why="a test has it so")
     report = published(tmp_path / "one", borrowed).audit()
