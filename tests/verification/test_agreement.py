@@ -79,14 +79,51 @@ async def test_where_a_draw_hangs_on_a_cut_nothing_is_made_of_it(mark: str) -> N
     assert apart(one, other, TEMPERATURE) is None
 
 
-async def test_a_margin_that_is_too_far_off_counts_at_one_position() -> None:
-    one = await a_replay()
-    margins = one.replay.margins.copy()
-    place = int(np.argmax(margins))
-    margins[place] -= 1.5 / TEMPERATURE
-    said = apart(one, changed(one, margins=margins), TEMPERATURE)
+@pytest.mark.parametrize(("gap", "agree"), [(0.95, True), (1.05, False)])
+async def test_another_token_is_rounding_only_where_neither_says_that_it_was_clear(
+    gap: float, agree: bool
+) -> None:
+    one = changed(await a_replay(), gaps=np.full(40, 0.9 / TEMPERATURE))
+    there = np.arange(40) == 7
+    other = changed(
+        one,
+        gaps=np.where(there, gap / TEMPERATURE, one.replay.gaps),
+        best_ids=np.where(there, one.replay.best_ids % 26 + 1, one.replay.best_ids),
+    )
+    assert (apart(one, other, TEMPERATURE) is None) == agree
+    assert (apart(other, one, TEMPERATURE) is None) == agree
+
+
+@pytest.mark.parametrize("column", ["gaps", "margins"])
+async def test_a_gap_or_margin_that_is_too_far_off_counts_at_one_position(column: str) -> None:
+    one = changed(await a_replay(), gaps=np.full(40, 3.0), margins=np.full(40, 3.0))
+    for off, agree in ((0.95, True), (1.05, False)):
+        values = np.where(np.arange(40) == 7, 3.0 - off / TEMPERATURE, 3.0)
+        said = apart(one, changed(one, **{column: values}), TEMPERATURE)
+        assert (said is None) == agree
     assert said is not None
-    assert f"at position {place}" in said
+    assert "at position 7" in said
+
+
+@pytest.mark.parametrize(("moved", "agree"), [(4, True), (5, False)])
+async def test_log_probabilities_differ_by_more_than_rounding_at_few_positions(
+    moved: int, agree: bool
+) -> None:
+    one = await a_replay()
+    said = np.where(np.arange(40) < moved, one.claimed_logprobs - 0.3, one.claimed_logprobs)
+    other = dataclasses.replace(one, claimed_logprobs=said.astype(np.float32))
+    assert (apart(one, other, TEMPERATURE) is None) == agree
+
+
+@pytest.mark.parametrize("mass", [0.35, np.nan])
+@pytest.mark.parametrize(("moved", "agree"), [(4, True), (5, False)])
+async def test_the_mass_of_unlikely_tokens_is_another_or_unknown_at_few_positions(
+    mass: float, moved: int, agree: bool
+) -> None:
+    one = changed(await a_replay(), tail_mass=np.full(40, 0.2))
+    other = changed(one, tail_mass=np.where(np.arange(40) < moved, mass, 0.2))
+    assert (apart(one, other, TEMPERATURE) is None) == agree
+    assert (apart(other, one, TEMPERATURE) is None) == agree
 
 
 @pytest.mark.parametrize("column", ["among", "in_tail", "unsure", "on_cut", "claimed_rivals", "rivals"])
@@ -163,6 +200,8 @@ async def test_a_distance_counts_whatever_a_judge_looks_at() -> None:
             continue  # of evidence alone that in_tail is part of
         other = ~column if column.dtype == np.bool_ else column + 1
         assert distance(one, changed(one, **{name: other}), TEMPERATURE) > 0.1, name
+    likelier = dataclasses.replace(one, claimed_logprobs=one.claimed_logprobs + np.float32(0.2))
+    assert distance(one, likelier, TEMPERATURE) > 0.1
 
 
 def test_sixteen_that_disagree_are_gone_through_in_no_time() -> None:
