@@ -405,3 +405,21 @@ def test_a_book_tells_what_was_seen_of_the_chain_and_when(path: Path) -> None:
     os.utime(path, (900.0, 900.0))
     assert last_seen(path, 1_000.0) == (102, 100.0)
     assert last_seen(path, 800.0) == (102, 0.0), "a clock that was set back"
+
+
+def test_where_a_book_cannot_be_looked_at_it_is_said_why(
+    book: CommitmentBook, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(StoreUnavailable, match="Is a directory"):
+        last_seen(tmp_path, 1_000.0)
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "stat", broken)
+        with pytest.raises(StoreUnavailable, match="Input/output error"):
+            last_seen(path, 1_000.0)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[1:]))
+    with pytest.raises(Damaged, match="line 11: commitment 11, expected 10"):
+        last_seen(path, 1_000.0)
+    path.write_bytes(b"".join(lines).replace(b'"places":2', b'"places":3'))
+    with pytest.raises(Damaged, match="line 12: "):
+        last_seen(path, 1_000.0)
