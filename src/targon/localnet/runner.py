@@ -40,13 +40,14 @@ from targon.localnet.view import Tally, draw, legend
 from targon.verification import EvidenceState
 
 PATIENCE = 9
-"""Intervals that a network goes on beyond those asked for while a cheat isn't convicted: how soon one is, is chance."""
+"""Intervals that a network goes on beyond those asked for while a cheat isn't convicted, or something else isn't yet as
+it will be: how soon it is, is chance, and where steps are slow, a minute holds none."""
 
 POLL_S = 0.5
 START_S = 180.0
 """Seconds within which the first verifier must have begun its log (the engines load meanwhile)."""
 SETTLE_S = 60.0
-"""Seconds that the chain's incentives have, after the last interval, to say what the weights say."""
+"""Seconds that the chain's incentives have at least, after the last interval, to say what the weights say."""
 
 
 class LocalnetFailed(Exception):
@@ -102,7 +103,12 @@ class Watch:
         goal, closed = self._network.settings.intervals, self.tally.intervals_closed
         if self.stopped or not 0 < goal <= closed:
             return self.stopped
-        return closed >= goal + PATIENCE or not self._at_large()
+        return not self.patient or not self._at_large()
+
+    @property
+    def patient(self) -> bool:
+        """Whether there is time left for what is chance."""
+        return self.tally.intervals_closed < self._network.settings.intervals + PATIENCE
 
     def _at_large(self) -> bool:
         """Whether a cheat that answers wasn't convicted yet."""
@@ -179,7 +185,7 @@ async def run(settings: Settings, console: Console, picture: Path | None = None)
                 group.start_soon(user.run)
                 await _follow(watch, network, console)
                 if not watch.stopped:
-                    await _let_incentives_settle(watch, network)
+                    await _settle(watch, network)
                 group.cancel_scope.cancel()
             if picture is not None:
                 _take_picture(watch, picture)
@@ -308,15 +314,17 @@ def _print_plainly(record: Record, watch: Watch, console: Console) -> None:
         console.print(f"weights of {len(event.weights)} provers set in block {event.block}", highlight=False)
 
 
-async def _let_incentives_settle(watch: Watch, network: Network) -> None:
-    """Wait for an epoch after the last weights, so that incentives say what scores say."""
-    with anyio.move_on_after(SETTLE_S):
-        while True:
-            network.check()
-            await watch.refresh()
-            if not ranking_faults(await watch.lines()):
-                return
-            await anyio.sleep(POLL_S)
+async def _settle(watch: Watch, network: Network) -> None:
+    """Wait for what only takes its time: an epoch after the last weights, so that incentives say what scores say, and a
+    light verifier's first verdict."""
+    until = anyio.current_time() + SETTLE_S
+    while not watch.stopped and (watch.patient or anyio.current_time() < until):
+        network.check()
+        await watch.refresh()
+        settled = not ranking_faults(await watch.lines())
+        if settled and (not network.settings.light or await _borrowed(network) > 0):
+            return
+        await anyio.sleep(POLL_S)
 
 
 def _take_picture(watch: Watch, path: Path) -> None:
