@@ -5,11 +5,15 @@ Each is killed with ``kill -9`` in the middle of an interval; the log is then fo
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
+import subprocess
 import time
 from pathlib import Path
 
+import anyio
+import anyio.to_thread
 import pytest
 
 from targon.cli import main
@@ -17,6 +21,17 @@ from targon.ledger import Verdict
 from tests.neuron_processes import WAIT_S, Network, free_port, open_attempts, passes
 
 pytestmark = pytest.mark.anyio
+
+
+async def stopped_within_an_attempt(network: Network, verifier: subprocess.Popen[bytes]) -> None:
+    """Let the verifier take no further step while an attempt is under way: one may end as soon as it is seen."""
+    while True:
+        await network.wait_for(lambda events: bool(open_attempts(events)), "attempt under way")
+        verifier.send_signal(signal.SIGSTOP)
+        await anyio.to_thread.run_sync(os.waitpid, verifier.pid, os.WUNTRACED)
+        if open_attempts(await network.events()):
+            return
+        verifier.send_signal(signal.SIGCONT)
 
 
 async def test_killed_processes_lose_nothing_and_count_nothing_twice(
@@ -30,7 +45,7 @@ async def test_killed_processes_lose_nothing_and_count_nothing_twice(
     with network.prover("first", ports["first"]), network.prover("second", ports["second"]) as second:
         with network.verifier() as verifier:
             await network.wait_for(lambda events: len(passes(events)) == 2, "pass of both provers")
-            await network.wait_for(lambda events: bool(open_attempts(events)), "attempt under way")
+            await stopped_within_an_attempt(network, verifier)
             verifier.send_signal(signal.SIGKILL)
             verifier.wait()
             second.send_signal(signal.SIGKILL)
@@ -45,7 +60,7 @@ async def test_killed_processes_lose_nothing_and_count_nothing_twice(
                 "pass of both provers after the restart",
             )
             verifier.send_signal(signal.SIGTERM)
-            assert verifier.wait(timeout=30) == 0
+            assert verifier.wait(timeout=120) == 0
 
     events = await network.events()
     assert events[: len(at_the_kill)] == at_the_kill
@@ -88,7 +103,7 @@ def test_a_second_verifier_on_the_same_log_is_refused(tmp_path: Path, engine_soc
             assert time.monotonic() < deadline
             time.sleep(0.1)
         with network.verifier() as second:
-            assert second.wait(timeout=60) == 1
+            assert second.wait(timeout=120) == 1
     assert "log.sqlite" in (tmp_path / "verifier.out").read_text()
 
 
@@ -100,7 +115,7 @@ def test_a_prover_says_which_port_is_taken(tmp_path: Path, engine_socket: Path) 
         taken.listen()
         port = taken.getsockname()[1]
         with network.prover("first", port) as process:
-            assert process.wait(timeout=60) == 1
+            assert process.wait(timeout=120) == 1
     assert f"port {port} on 127.0.0.1 is already in use" in (tmp_path / "first.out").read_text()
 
 
@@ -109,7 +124,7 @@ def test_an_unregistered_prover_is_told_how_to_register(tmp_path: Path, engine_s
     wallet = ["--wallet.name", "nobody", "--wallet.path", str(tmp_path / "wallets")]
     assert main(["wallet", "create", *wallet]) == 0
     with network.prover("nobody", free_port()) as process:
-        assert process.wait(timeout=60) == 1
+        assert process.wait(timeout=120) == 1
     said = (tmp_path / "nobody.out").read_text()
     assert "is not registered on subnet 4" in said
     assert "targon chain register" in said

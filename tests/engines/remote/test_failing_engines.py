@@ -21,7 +21,7 @@ pytestmark = pytest.mark.anyio
 
 SCORED = ScoreTask(ASKED.messages, sea_ids(), 5)
 GOOD = as_event(told()[0])
-WITHIN_S = 5.0
+WITHIN_S = 30.0
 """In which every test that would hang fails instead."""
 
 
@@ -320,8 +320,8 @@ async def test_signs_of_life_are_no_events(first: bytes, again: bytes) -> None:
 
 
 async def test_an_answer_that_keeps_its_pace_may_take_longer_than_the_deadline() -> None:
-    slowly = stream(*told(), delay_s=0.08)
-    async with serving({COMPLETIONS: [slowly]}) as server, engine_at(server.url, timeout_s=0.3) as engine:
+    slowly = stream(*told(), delay_s=0.25)
+    async with serving({COMPLETIONS: [slowly]}) as server, engine_at(server.url, timeout_s=1.0) as engine:
         assert ids_of(await answer(engine, ASKED)) == sea_ids()
 
 
