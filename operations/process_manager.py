@@ -14,7 +14,7 @@ from operations import tools
 
 MODULES = tools.TOOLS / "node_modules"
 PM2 = MODULES / "pm2" / "bin" / "pm2"
-WAIT_S = 120.0
+WAIT_S = 300.0
 
 
 class ProcessManager:

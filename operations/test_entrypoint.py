@@ -18,7 +18,7 @@ from tests.neuron_processes import free_port
 
 ENTRYPOINT = tools.ROOT / "deploy" / "docker" / "entrypoint.sh"
 HEALTHCHECK = tools.ROOT / "deploy" / "docker" / "healthcheck.py"
-START_S = 60.0
+START_S = 240.0
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def test_signals_reach_the_neuron_and_its_health_can_be_asked(network: Network, 
         check = tools.run(sys.executable, HEALTHCHECK, str(metrics))
         assert check.returncode == 0, tools.said(check)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=20.0) == 0
+        assert process.wait(timeout=60.0) == 0
     finally:
         process.kill()
         process.wait()

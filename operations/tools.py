@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 TOOLS = ROOT / ".venv-operations"
-RUN_S = 120.0
+RUN_S = 300.0
 
 
 def tool(name: str) -> str:

@@ -19,7 +19,7 @@ from targon.cli.keys import open_hotkey
 from targon.cli.options import WalletOptions
 from targon.ledger import Answered, Attempt, Event, SqliteLog, Standings, Verdict, Withdrawn, replay
 
-WAIT_S = 120.0
+WAIT_S = 240.0
 
 _given: set[int] = set()
 """Ports that somebody in this process was given."""

@@ -134,7 +134,7 @@ async def test_a_library_that_logs_whole_messages_stays_quiet(capsys):
     async def echo(websocket) -> None:
         await websocket.send(await websocket.recv())
 
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         async with serve(echo, "127.0.0.1", 0) as server:
             port = next(iter(server.sockets)).getsockname()[1]
             async with connect(f"ws://127.0.0.1:{port}", proxy=None) as client:

@@ -26,7 +26,7 @@ async def network(tmp_path: Path, anyio_backend: str) -> AsyncGenerator[Network]
 
 async def shown(port: int, path: str) -> tuple[int, str]:
     """What a role shows its operator, as soon as it shows anything."""
-    with anyio.fail_after(30):
+    with anyio.fail_after(120):
         while True:
             try:
                 async with (
@@ -91,7 +91,7 @@ async def test_a_port_of_metrics_that_is_taken_is_named(network):
     async with listener:
         port = listener.extra(anyio.abc.SocketAttribute.local_port)
         with network.running("verifier", "verifier", "--metrics.port", str(port), "--axon_off") as process:
-            with anyio.fail_after(30):
+            with anyio.fail_after(120):
                 assert await anyio.to_thread.run_sync(process.wait) == 1
     said = (network.folder / "verifier.out").read_text()
     assert f"port {port} on 127.0.0.1 is already in use" in said

@@ -36,7 +36,7 @@ REASON = "3 of 64 tokens differ [bold]by more[/] than noise"
 async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
     """A verifier that serves, and stands on chain."""
     async with a_chain(tmp_path) as chain, a_shop(tmp_path, chain) as shop:
-        with anyio.fail_after(10):
+        with anyio.fail_after(60):
             while (await neuron(chain)).axon != shop.axon:
                 await anyio.sleep(0.05)
         yield shop
@@ -71,7 +71,7 @@ async def test_an_operator_is_shown_how_their_prover_stands_and_why(
     capsys.readouterr()
 
     async def run(*words: str) -> str:
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             while await anyio.to_thread.run_sync(main, ["standing", *words]) != 0:
                 assert "has no UID" in (said := capsys.readouterr().err) or "let in within" in said
                 await anyio.sleep(0.2)

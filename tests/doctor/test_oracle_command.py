@@ -15,7 +15,7 @@ from tests.neuron_processes import Network, free_port
 
 pytestmark = pytest.mark.anyio
 
-START_S = 90.0
+START_S = 240.0
 
 
 class OracleWorld(Network):

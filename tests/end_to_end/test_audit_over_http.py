@@ -22,7 +22,7 @@ from targon.protocol.segments import segment_file
 from tests.end_to_end.test_gateway_faults import calibration, provers
 from tests.neuron_processes import Network, free_port
 
-READY_S = 90.0
+READY_S = 240.0
 ANSWERS = 5
 OFTEN = ChainSettings(block_seconds=1.0, tempo=5, weights_rate_limit=1)
 """Weights are set in each epoch, so that each interval is released soon."""
@@ -42,7 +42,7 @@ class Publisher:
         body = {"model": "tiny", "messages": [{"role": "user", "content": "Go on."}], "max_tokens": 8}
         try:
             reply = httpx.post(
-                f"{self.address}/v1/chat/completions", json=body, headers=self.headers, timeout=20
+                f"{self.address}/v1/chat/completions", json=body, headers=self.headers, timeout=60
             )
         except httpx.TransportError:
             return None

@@ -18,7 +18,7 @@ def test_a_local_network_runs_to_its_end_and_says_who_stands_where(tmp_path: Pat
         [sys.executable, "-m", "targon.cli", "localnet", *flags],
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=800,
         check=False,
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
@@ -30,7 +30,7 @@ def test_a_local_network_runs_to_its_end_and_says_who_stands_where(tmp_path: Pat
         [sys.executable, "-m", "targon.cli", "why", "2", "--path", str(folder)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=True,
     )
     # which of its answers told is chance: greedy ones are right whatever the seed, and users' are audited too
@@ -46,7 +46,7 @@ def test_an_oracle_feeds_a_verifier_and_lends_its_engine_to_another(tmp_path: Pa
         [sys.executable, "-m", "targon.cli", "localnet", *flags, "--intervals", "2", "--light"],
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=800,
         check=False,
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
@@ -61,7 +61,7 @@ def test_an_oracle_feeds_a_verifier_and_lends_its_engine_to_another(tmp_path: Pa
         [sys.executable, "-m", "targon.cli", *command[1:]],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
     assert audited.returncode == 0, audited.stdout
@@ -76,7 +76,7 @@ def test_a_process_that_dies_ends_the_network_with_its_own_words(tmp_path: Path)
         [sys.executable, "-m", "targon.cli", "localnet", "--path", str(tmp_path / "net"), "--honest", "1"],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
         check=False,
         env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "TARGON_CACHE": str(blocked)},
     )
@@ -94,6 +94,6 @@ def test_a_network_that_is_asked_to_stop_says_how_it_ended(tmp_path: Path):
             if line.startswith("block "):
                 break
         process.send_signal(signal.SIGINT)
-        told, _ = process.communicate(timeout=60)
+        told, _ = process.communicate(timeout=240)
     assert process.returncode in (0, 1), told
     assert f"The log: {folder / 'verifier-1' / 'log.sqlite'}" in told

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MODEL = "SmolLM2-135M-Instruct"
 SKY: Any = [{"role": "user", "content": "Why is the sky blue?"}]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
-SERVED_S = 120.0
+SERVED_S = 300.0
 """Until a user is answered: nobody is, before the verifier has seen its provers."""
 
 
@@ -156,7 +156,7 @@ def test_an_example_runs(door: Door, example: Path, tmp_path: Path) -> None:
         [sys.executable, str(example)],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
         cwd=tmp_path,
         env=environment | {"OPENAI_BASE_URL": door.url, "OPENAI_API_KEY": door.key},

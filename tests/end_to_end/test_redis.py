@@ -17,7 +17,7 @@ from tests.tiny_engine import TinyEngine
 
 pytestmark = pytest.mark.anyio
 
-WAIT_S = 60.0
+WAIT_S = 180.0
 
 
 @pytest.fixture

@@ -105,7 +105,7 @@ async def test_an_engine_stops_with_the_process_that_started_it(path: Path, tiny
         [sys.executable, "-c", starter, str(path), str(tiny_model)], check=False, stderr=subprocess.DEVNULL
     )
     assert result.returncode == 7
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         while await anyio.Path(path).exists():
             await anyio.sleep(0.05)
 
@@ -158,7 +158,7 @@ async def test_an_engine_that_never_answers_is_given_up(path: Path) -> None:
 
     async with await anyio.create_unix_listener(path) as listener, anyio.create_task_group() as tasks:
         tasks.start_soon(listener.serve, be_silent)
-        with pytest.raises(EngineUnavailable, match=r"no answer within 0\.5 s"), anyio.fail_after(10):
+        with pytest.raises(EngineUnavailable, match=r"no answer within 0\.5 s"), anyio.fail_after(60):
             async with connect_engine(path, timeout_s=0.5):
                 pass
         tasks.cancel_scope.cancel()
@@ -197,7 +197,7 @@ async def test_a_client_that_goes_away_leaves_its_place_to_others(
             while fp32_engine.active == 0:
                 await anyio.sleep(0.01)
             tasks.cancel_scope.cancel()
-        with anyio.fail_after(10):
+        with anyio.fail_after(60):
             while fp32_engine.active:
                 await anyio.sleep(0.01)
 

@@ -35,7 +35,7 @@ def test_of_several_processes_one_converts_the_default_model_the_same_way_everyw
         subprocess.Popen([sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE, text=True)
         for _ in range(2)
     ]
-    said = [process.communicate(timeout=120)[0] for process in processes]
+    said = [process.communicate(timeout=600)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
     assert "".join(said).count("converting the default model") == 1
     (folder,) = {

@@ -20,7 +20,7 @@ from tests.neuron_processes import free_port
 
 HERE = Path(__file__).parent
 SOURCE = Path(targon.__file__).parents[1]
-WAIT_S = 40.0
+WAIT_S = 160.0
 IDENTITY = ("-c", "user.name=Maintainer", "-c", "user.email=maintainer@example.org")
 
 
@@ -119,9 +119,9 @@ class Neuron:
             "PORT": str(self.port),
             "CHECK_PYTHON": sys.executable,
             "GIT_CONFIG_GLOBAL": "/dev/null",
-            "DRAIN_S": "30",
-            "SET_UP_S": "30",
-            "HEALTHY_S": "30",
+            "DRAIN_S": "120",
+            "SET_UP_S": "120",
+            "HEALTHY_S": "120",
             **environment,
         }
         self.process: subprocess.Popen[bytes] | None = None

@@ -34,7 +34,7 @@ from .fake_vllm import (
 )
 from .raw_server import HEAD, Connection, cut, handling
 
-WITHIN_S = 5.0
+WITHIN_S = 30.0
 BACKENDS: dict[str, Callable[[Calls], Any]] = {
     "vllm": VllmBackend,
     "sglang": SglangBackend,
