@@ -9,6 +9,8 @@ Rules:
    the oracle knew whose each private input would be; be it late, or we, its inputs are not taken.
 5. They are taken one after the other, without gaps, and of those that aren't over no more than MOST_OPEN: more wait in
    the oracle's list. So a list that never ends fills no log, and pushes nothing out that is needed.
+6. In an interval, no more of them are taken than MOST_BYTES hold: what comes beyond waits for the next interval. An
+   oracle whose text comes slowly makes periods of one block, and has room for them; one that fills logs hasn't.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ import numpy.typing as npt
 from targon.ledger import Caught
 from targon.ledger.relying import KEPT_COMMITMENTS
 from targon.protocol.errors import InvalidSignature, PrivateInputMismatch
-from targon.protocol.primitives import Block, Digest, Hotkey
+from targon.protocol.primitives import Block, Digest, Hotkey, Interval
 from targon.protocol.private_inputs import (
     Commitment,
     CommitmentBody,
@@ -31,9 +33,12 @@ from targon.protocol.private_inputs import (
     contradict,
     deal,
 )
+from targon.protocol.schedule import INTERVAL_BLOCKS, interval_of
 
 MOST_OPEN: Final = KEPT_COMMITMENTS
 """Commitments of periods that aren't over that are taken at once: an honest oracle has made two."""
+MOST_BYTES: Final = 4 << 20
+"""Of the commitments that are taken in an interval: 360 of one block each for 64 verifiers have half of it."""
 MOST_AT_ONCE: Final = 64
 """That are looked at of one list."""
 
@@ -78,10 +83,24 @@ class Commitments:
         self.oracle = oracle
         self._network = genesis, netuid
         self._kept: list[tuple[Commitment, Block]] = []
+        self._taken = Interval(-1), 0
+        """Bytes of the commitments that were taken in an interval."""
+        self._crowded = Interval(-1)
+        """The interval in which there was no room for another."""
 
     def keep(self, commitment: Commitment, seen: Block) -> None:
         """Keep one that was looked at, with the block that it was first seen in."""
         self._kept = [*self._kept, (commitment, seen)][-KEPT_COMMITMENTS:]
+        if commitment.body.last >= seen:  # of those that are over nothing is written down
+            self._taken = interval_of(seen), self._bytes_in(seen) + len(commitment.to_bytes())
+
+    def is_crowded(self, block: Block) -> bool:
+        """Whether there was no room for another in a block's interval."""
+        return self._crowded == interval_of(block)
+
+    def _bytes_in(self, block: Block) -> int:
+        interval, taken = self._taken
+        return taken if interval == interval_of(block) else 0
 
     @property
     def newest(self) -> CommitmentBody | None:
@@ -103,6 +122,7 @@ class Commitments:
         """
         known = [commitment for commitment, _ in self._kept]
         found: list[Commitment] = []
+        size = self._bytes_in(block)
         for commitment in listed[:MOST_AT_ONCE]:
             body = commitment.body
             if (body.genesis, body.netuid, body.oracle) != (*self._network, self.oracle):
@@ -123,6 +143,11 @@ class Commitments:
                 )
             if sum(other.body.last >= block for other in known) >= MOST_OPEN:
                 break
+            if body.last >= block:
+                size += len(commitment.to_bytes())
+                if size > MOST_BYTES:
+                    self._crowded = interval_of(block)
+                    break
             known.append(commitment)
             found.append(commitment)
         return found
@@ -178,6 +203,12 @@ class Commitments:
             if verifier not in body.verifiers:
                 raise NoPlace(f"it has no place for this verifier in blocks {body.first} to {body.last}")
             return body
+        if self.is_crowded(block):
+            again = (interval_of(block) + 1) * INTERVAL_BLOCKS
+            raise NotCovered(
+                f"it commits too often: {MOST_BYTES} bytes of its commitments are taken in an interval, and the next "
+                f"one begins in block {again}"
+            )
         raise NotCovered(f"it has committed to nothing for block {block}, as far as was seen")
 
     def follows(self, block: Block) -> bool:

@@ -43,8 +43,8 @@ class InputMetrics:
         )
         self._troubles = Counter(
             "targon_verifier_oracle_troubles",
-            "Oracles' troubles, by kind: away, refused, unfit, unsettled, out_of_places, left_out, and what they "
-            "were caught at.",
+            "Oracles' troubles, by kind: away, refused, unfit, unsettled, out_of_places, left_out, too_often, and what "
+            "they were caught at.",
             ["kind"],
             registry=registry,
         )

@@ -25,7 +25,6 @@ from targon.protocol.errors import InvalidSignature, PrivateInputMismatch
 from targon.protocol.keys import Signer, verify_signature
 from targon.protocol.primitives import Block, Digest, Hotkey
 from targon.protocol.private_inputs import (
-    PLACE_AFTER_BLOCKS,
     Commitment,
     CommitmentBody,
     PrivateInput,
@@ -35,10 +34,17 @@ from targon.protocol.private_inputs import (
 )
 from targon.transport import BadResponse, Code, OracleClient, Refused, TransportError
 from targon.verifier.addresses import address_of
-from targon.verifier.commitments import Commitments, NoPlace, NotCovered, OracleCaught, own_leaves
+from targon.verifier.commitments import (
+    MOST_BYTES,
+    Commitments,
+    NoPlace,
+    NotCovered,
+    OracleCaught,
+    own_leaves,
+)
 from targon.verifier.fitness import Unfit, check_fit
 from targon.verifier.journal import Journal
-from targon.verifier.permit import Permit
+from targon.verifier.permit import OurPlace, Permit
 from targon.verifier.ports import PrivateInputUnavailable
 
 INPUT_S: Final = 5.0
@@ -99,9 +105,7 @@ class RemoteInputs:
         self._me = Hotkey(signer.ss58_address)
         self._chain = chain
         self._journal = journal
-        self._permit = permit
-        self._left_out = ""
-        """That it leaves us out, in words; empty: it doesn't."""
+        self._place_of_ours = OurPlace(oracle, self._me, permit, tell)
         self._tell = tell
         self._pardoned = pardoned
         self._pardoned_to = journal.head.seq if pardoned else -1
@@ -129,7 +133,7 @@ class RemoteInputs:
         try:
             self._commitments.covering(block, self._me)
         except NoPlace as error:
-            return self._left_out or str(error)
+            return self._place_of_ours.left_out or str(error)
         except NotCovered as error:
             return str(error)
         return None
@@ -200,11 +204,24 @@ class RemoteInputs:
                 if not self._commitments.strange(listed):
                     return
                 seen = await self._chain.block()
+                crowded = self._commitments.is_crowded(seen)
                 unseen = self._commitments.unseen(listed, seen)
+                if not crowded and self._commitments.is_crowded(seen):
+                    self._say_too_often(seen)
                 for commitment in unseen:
                     await self._keep(commitment, seen)
                 if not unseen:
                     return
+
+    def _say_too_often(self, block: Block) -> None:
+        self._tell("too_often")
+        logger.error(
+            "oracle_commits_too_often",
+            oracle=self.oracle,
+            block=block,
+            expected=f"at most {MOST_BYTES} bytes of commitments in an interval",
+            do="its private inputs are used again in the next interval: ask its operator for longer periods",
+        )
 
     async def _told_instead(self, endpoint: Axon) -> tuple[Commitment, ...]:
         """What an oracle tells that no longer tells what it signed: it lost its memory, or has two."""
@@ -225,32 +242,7 @@ class RemoteInputs:
         ):  # of those that are over, only the chain of them counts
             await self._journal.append(InputsCommitted(block=seen, commitment=commitment))
         self._commitments.keep(commitment, seen if logged is None else logged)
-        self._look_for_our_place(commitment.body)
-
-    def _look_for_our_place(self, body: CommitmentBody) -> None:
-        """Say it loudly, once until it ends, where an oracle leaves us out though we have had a permit for long."""
-        if self._me in body.verifiers:
-            if self._left_out:
-                logger.info("oracle_has_a_place_again", oracle=self.oracle, first=body.first)
-            self._left_out = ""
-            return
-        since = self._permit.since
-        if since is None or body.first - since < PLACE_AFTER_BLOCKS:
-            return
-        self._tell("left_out")
-        said = self._left_out
-        self._left_out = (
-            f"it leaves this verifier out of blocks {body.first} to {body.last}, which has had a permit since block "
-            f"{since} or longer"
-        )
-        if not said:
-            logger.error(
-                "oracle_leaves_us_out",
-                oracle=self.oracle,
-                error=self._left_out,
-                do="private inputs come from the verifier's own source: ask the oracle's operator why, or name another "
-                "oracle (--oracle.url)",
-            )
+        self._place_of_ours.look(commitment.body)
 
     def _logged(self, commitment: Commitment) -> Block | None:
         """The block that the log says it was first seen in; None: it doesn't stand there."""
