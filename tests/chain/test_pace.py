@@ -42,12 +42,12 @@ def test_many_small_steps_lead_no_further_than_one_large_one() -> None:
     node = Node()
     node.tells(1_000)
     reached = 1_000
-    while node.tells(reached + 1):
+    while reached < 9_000 and node.tells(reached + 1):
         reached += 1
     assert reached == 1_000 + SLACK_BLOCKS
     for _ in range(400):
         node.now += 1
-        while node.tells(reached + 1):
+        while reached < 9_000 and node.tells(reached + 1):
             reached += 1
     assert reached == 1_000 + SLACK_BLOCKS + 400 * FASTER
 
