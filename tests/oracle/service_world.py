@@ -37,7 +37,7 @@ STRANGER = Keypair.create_from_uri("//Stranger")
 
 GENESIS = Digest("ab" * 32)
 NETUID = 4
-WAIT_S = 20.0
+WAIT_S = 60.0
 
 
 def key(pair: Keypair) -> Hotkey:
@@ -53,6 +53,8 @@ class ToldChain:
 
     def __init__(self, *, block_seconds: float = 12.0) -> None:
         self.head = 100
+        self.heard = -1
+        """The newest block that whoever follows the chain has taken in."""
         self.down = False
         self.hashless = 0
         """How often it doesn't tell a block's hash."""
@@ -89,7 +91,16 @@ class ToldChain:
             if self.head > last and not self.down:
                 last = self.head
                 yield Block(last)
+                self.heard = last
             await anyio.sleep(0.002)
+
+    def passes(self, blocks: int) -> None:
+        """Let blocks pass while something takes long, in a thread of its own; until they were seen."""
+        self.head += blocks
+        until = time.monotonic() + WAIT_S
+        while self.heard < self.head:
+            assert time.monotonic() < until, f"block {self.head} was not seen"
+            time.sleep(0.005)
 
     async def metagraph(self) -> Metagraph:
         await self._answer()
@@ -135,6 +146,27 @@ class ToldSupply:
         return made
 
 
+class Followers:
+    """Notes after which block each of those waits for a next one who do something in each."""
+
+    def __init__(self, oracle: Oracle) -> None:
+        self._view = oracle._view
+        self._next_block = self._view.next_block
+        self._view.next_block = self._noted  # type: ignore[method-assign]
+        self._waiting: list[Block] = []
+
+    async def _noted(self, after: Block) -> Block:
+        self._waiting.append(after)
+        try:
+            return await self._next_block(after)
+        finally:
+            self._waiting.remove(after)
+
+    def are_done(self, head: int) -> bool:
+        """Whether whoever prepares periods and whoever takes turns have done all that they do in a block."""
+        return self._waiting == [head, head]
+
+
 class HereWriter:
     """The port ``PeriodWriter`` in a thread of this process, for supplies that a test holds in its hand."""
 
@@ -160,6 +192,18 @@ class Place:
     oracle: Oracle
     chain: ToldChain
     supply: ToldSupply
+    followers: Followers
+
+    async def settle(self) -> None:
+        """Wait until all is done that is done in the newest block, however long that takes."""
+        with anyio.fail_after(WAIT_S):
+            while not self.followers.are_done(self.chain.head):
+                await anyio.sleep(0.002)
+
+    async def reach(self, block: int) -> None:
+        """Go on to a block, and let all be done in it."""
+        self.chain.head = block
+        await self.settle()
 
     async def get(
         self,
@@ -253,7 +297,8 @@ async def an_oracle(
         engine=engine,
         registry=registry,
     )
+    followers = Followers(oracle)
     async with anyio.create_task_group() as tasks:
         axon = await tasks.start(oracle.run)
-        yield Place(axon.port, oracle, chain, supply)
+        yield Place(axon.port, oracle, chain, supply, followers)
         tasks.cancel_scope.cancel()

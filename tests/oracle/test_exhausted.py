@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -50,9 +49,8 @@ async def test_a_source_that_gives_little_at_a_time_makes_few_periods_and_none_i
         await place.begun()
         await place.until_status(200)
         for _ in range(30):
-            with anyio.fail_after(WAIT_S):
-                while (await told(place)).periods[-1].last < place.chain.head + 3:
-                    await anyio.sleep(0.01)
+            await place.settle()
+            assert (await told(place)).periods[-1].last >= place.chain.head + 3
             assert (await place.given(ALICE, 0, place.chain.head)).body.block == place.chain.head
             assert len((await told(place)).periods) <= 3  # as many as a verifier remembers
             place.chain.head += 1
@@ -102,6 +100,7 @@ async def test_a_source_that_fails_ends_nothing_that_is_served(place: Place, err
     for block in range(place.chain.head, last + 1):
         place.chain.head = block
         assert (await place.given(ALICE, 0, block)).body.block == block
+    await place.settle()
     assert str(error) in str(place.oracle.ailing())
     place.supply.error = None
     with anyio.fail_after(WAIT_S):
@@ -126,8 +125,7 @@ async def test_an_old_commitment_that_is_damaged_ends_nothing_that_is_served(tmp
         await place.begun()
         file = tmp_path / "commitments.jsonl"
         for _ in range(80):
-            place.chain.head += 1
-            await anyio.sleep(0.03)
+            await place.reach(place.chain.head + 1)
             lines = file.read_bytes().split(b"\n")
             if len(lines) == 10:
                 with file.open("r+b") as damaged:
@@ -146,8 +144,7 @@ async def test_a_commitment_that_the_disk_keeps_too_long_is_taken_back(
     def slowly(book: CommitmentBook, data: bytes, at: int) -> None:
         write(book, data, at)
         if not ended:
-            chain.head += 3  # as long as it takes
-            time.sleep(0.3)
+            chain.passes(3)
         ended.append(chain.head)
 
     monkeypatch.setattr(CommitmentBook, "_write", slowly)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
 
-import anyio
 import pytest
 
 from targon.oracle.sources.live.crawler import Crawler
 from targon.oracle.sources.live.store import Store
 from tests.oracle.crawling import GAP_S, SHORT, crawl, drawn, settings_for, texts
-from tests.oracle.sites import article, in_turn, prose, reply, site
+from tests.oracle.sites import Act, article, in_turn, prose, reply, site
 
 pytestmark = pytest.mark.anyio
 
@@ -69,7 +70,12 @@ async def test_robots_txt_is_asked_for_first_and_once_and_obeyed(tmp_path: Path)
             "/private/b": article(4),
             "/private/but": article(3),
         }
-        counts = await crawl(tmp_path / "s", settings_for(one), counted("disallowed", 2), more_s=0.2)
+        counts = await crawl(
+            tmp_path / "s",
+            settings_for(one),
+            lambda store: counted("taken", 2)(store) and counted("disallowed", 2)(store),
+            more_s=0.2,
+        )
         assert [asked.path for asked in one.asked] == ["/robots.txt", "/", "/private/but"]
         assert counts == {"taken": 2, "disallowed": 2}
 
@@ -139,8 +145,19 @@ async def test_a_robots_txt_that_is_noise_or_endless_is_read_as_far_as_it_goes(t
             "/a": article(2),
             "/c": article(3),
         }
-        counts = await crawl(tmp_path / "s", settings_for(one), counted("disallowed"), more_s=0.2)
+        counts = await crawl(tmp_path / "s", settings_for(one), counted("taken", 2), more_s=0.2)
         assert counts == {"taken": 2, "disallowed": 1}
+
+
+def held_until(holds: Callable[[], bool], page: bytes) -> Act:
+    """A page that is given when something holds, and not before."""
+
+    def act(handler) -> None:
+        while not holds():
+            time.sleep(0.01)
+        reply(200, page)(handler)
+
+    return act
 
 
 async def test_between_two_fetches_of_a_host_lies_its_gap_always(tmp_path: Path) -> None:
@@ -153,22 +170,19 @@ async def test_between_two_fetches_of_a_host_lies_its_gap_always(tmp_path: Path)
             each.pages["/x"] = reply(302, Location=each.url("/y"))
             each.pages["/a"] = reply(500)
         two.pages["/robots.txt"] = slow.encode()
+        two.pages["/"] = held_until(lambda: len(one.asked) > 8, two.pages["/"])  # one host waits for no other
         settings = settings_for(one, two, seeds=(one.url("/"), two.url("/")), least_seconds=0.15)
         await crawl(tmp_path / "s", settings, lambda _: len(one.asked) > 8 and len(two.asked) > 5)
         assert min(one.gaps) >= 0.15
         assert min(two.gaps) >= 0.4
-        assert sum(one.gaps) / len(one.gaps) < 0.4, "one host waits for another"
 
 
 async def test_public_hosts_are_given_a_second_whatever_the_settings_say(tmp_path: Path) -> None:
     with site() as one, Store(tmp_path / "s") as store:
         crawler = Crawler(settings_for(one, least_seconds=0.01), store, None)  # nothing is asked here
-        crawler._hosts["127.0.0.2"].ended = began = anyio.current_time()
-        with anyio.move_on_after(0.5) as scope:
-            async with crawler._turn("127.0.0.2"):
-                pass
-        assert scope.cancelled_caught
-        assert anyio.current_time() - began < 1.0
+        crawler._hosts["127.0.0.2"].ended = began = time.monotonic()
+        async with crawler._turn("127.0.0.2"):
+            assert time.monotonic() - began >= 1.0
 
 
 async def test_a_host_gives_so_many_pages_a_day(tmp_path: Path) -> None:
@@ -196,8 +210,10 @@ async def test_a_redirect_is_followed_when_its_host_s_turn_comes_and_never_off_t
         counts = await crawl(
             tmp_path / "s",
             settings_for(one, two),
-            lambda store: store.counts()["off_list"] == 2 and store.counts()["taken"] == 2,
-            more_s=0.4,
+            lambda store: (
+                (store.counts()["off_list"], store.counts()["taken"]) == (2, 2) and "/round2" in one.paths
+            ),
+            more_s=0.2,
         )
         assert other.asked == []
         assert [asked.path for asked in two.asked] == ["/robots.txt", "/here"]

@@ -26,7 +26,7 @@ def drip(handler) -> None:
     handler.end_headers()
     handler.close_connection = True
     try:
-        for _ in range(200):
+        while True:
             handler.wfile.write(b"x")
             time.sleep(0.05)
     except OSError:
@@ -40,7 +40,7 @@ def endless(handler) -> None:
     handler.end_headers()
     handler.close_connection = True
     try:
-        for _ in range(5_000):
+        while True:
             handler.wfile.write(b"x" * 10_000)
     except OSError:
         return
@@ -118,14 +118,12 @@ async def test_what_can_t_be_used_is_counted_by_name_and_the_crawl_goes_on(tmp_p
     act, reason = HOSTILE[what]
     with site() as one:
         one.pages |= {"/": article(1, "/good", "/odd"), "/odd": act, "/good": article(2)}
-        began = time.monotonic()
         counts = await crawl(
             tmp_path / "s",
             settings_for(one),
             lambda store: store.counts()["taken"] == 2 and store.counts()[reason] > 0,
-            limits=BOUND,
+            limits=replace(BOUND, request_s=3.0) if reason == "slow" else BOUND,
         )
-        assert time.monotonic() - began < 8
         assert set(counts) == {"taken", reason}
         assert set(texts(tmp_path / "s")) == {one.url("/"), one.url("/good")}
 
@@ -246,7 +244,10 @@ async def test_the_same_text_at_other_addresses_is_taken_once_and_its_links_are_
         one.pages |= {f"/{name}/x": article(2, f"/{name}/deeper") for name in "abc"}
         one.pages |= {f"/{name}/deeper": article(ord(name)) for name in "abc"}
         counts = await crawl(
-            tmp_path / "s", settings_for(one), lambda store: store.counts()["taken"] == 3, more_s=0.4
+            tmp_path / "s",
+            settings_for(one),
+            lambda store: (store.counts()["taken"], store.counts()["duplicate"]) == (3, 2),
+            more_s=0.2,
         )
         assert counts == {"taken": 3, "duplicate": 2}
         assert len([path for path in one.paths if path.endswith("deeper")]) == 1

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import anyio
 import pytest
 
 from targon.engines import EngineBusy
-from targon.oracle.reference import PATH, ReferenceLimits
+from targon.oracle.reference import PATH, ReferenceDesk, ReferenceLimits
 from targon.protocol.messages import ChatMessage, Sampling
 from targon.protocol.primitives import Hotkey
 from targon.protocol.references import ReferenceAnswer, ReferenceTask, check_reference
@@ -46,19 +47,36 @@ class HeldEngine(TinyEngine):
             self.working -= 1
 
 
+@dataclass
+class Ask:
+    """Asks an oracle for something."""
+
+    port: int
+    client: NeuronClient
+    desk: ReferenceDesk
+
+    async def __call__(self, body: bytes, signer: Any = ALICE) -> ReferenceAnswer:
+        given = await self.client.post(Place(self.port), PATH, body, hotkey(0), signer, max_bytes=1 << 20)
+        return ReferenceAnswer.from_bytes(given)
+
+    async def held(self, tasks: int, engine: HeldEngine, working: int) -> None:
+        """Wait until the desk has so many tasks, and the engine so many of them."""
+        with anyio.fail_after(30):
+            while (self.desk._waiting, engine.working) != (tasks, working):
+                await anyio.sleep(0.005)
+
+
 @asynccontextmanager
-async def asking(engine: TinyEngine, **settings: Any) -> AsyncIterator[Any]:
-    """A function that asks an oracle for something."""
-    async with an_oracle(engine, ORACLES[0], **settings) as port, NeuronClient(tls="off") as client:
-
-        async def ask(body: bytes, signer: Any = ALICE) -> ReferenceAnswer:
-            given = await client.post(Place(port), PATH, body, hotkey(0), signer, max_bytes=1 << 20)
-            return ReferenceAnswer.from_bytes(given)
-
-        yield ask
+async def asking(engine: TinyEngine, **settings: Any) -> AsyncIterator[Ask]:
+    desks: list[ReferenceDesk] = []
+    async with (
+        an_oracle(engine, ORACLES[0], desks=desks, **settings) as port,
+        NeuronClient(tls="off") as client,
+    ):
+        yield Ask(port, client, desks[0])
 
 
-async def refused(ask: Any, body: bytes, signer: Any = ALICE) -> Refused:
+async def refused(ask: Ask, body: bytes, signer: Any = ALICE) -> Refused:
     with pytest.raises(Refused) as caught:
         await ask(body, signer)
     return caught.value
@@ -156,11 +174,10 @@ async def test_a_full_queue_turns_away_with_a_time_to_come_again() -> None:
     ):
         group.start_soon(ask, IDENTITY)
         group.start_soon(ask, IDENTITY)
-        await anyio.sleep(0.2)
+        await ask.held(2, engine, working=1)
         error = await refused(ask, IDENTITY, BOB)
         assert (error.status, error.code) == (503, "queue_full")
         assert error.retry_after_s is not None
-        assert engine.working == 1
         engine.let.set()
 
 
@@ -169,12 +186,11 @@ async def test_a_hotkey_that_asks_for_too_much_at_once_leaves_room_for_others() 
     few = ReferenceLimits(per_hotkey=Allowance(per_second=100.0, burst=100, concurrent=1))
     async with asking(engine, limits=few) as ask, anyio.create_task_group() as group:
         group.start_soon(ask, IDENTITY)
-        await anyio.sleep(0.2)
+        await ask.held(1, engine, working=1)
         error = await refused(ask, IDENTITY)
         assert (error.status, error.code) == (429, "too_many_concurrent")
         group.start_soon(ask, IDENTITY, BOB)
-        await anyio.sleep(0.2)
-        assert engine.working == 2
+        await ask.held(2, engine, working=2)
         engine.let.set()
 
 
@@ -189,27 +205,26 @@ async def test_a_hotkey_that_asks_too_often_is_told_to_wait() -> None:
 
 
 async def test_nothing_waits_for_ever() -> None:
-    limits = ReferenceLimits(at_once=1, max_wait_s=0.1, max_work_s=0.6)
-    async with asking(HeldEngine(), limits=limits) as ask:
-        codes: list[str] = []
-
-        async def note() -> None:
-            codes.append((await refused(ask, IDENTITY)).code)
-
-        async with anyio.create_task_group() as group:
-            group.start_soon(note)
-            await anyio.sleep(0.1)
-            group.start_soon(note)
-    assert codes == ["waited_too_long", "engine_unavailable"]
+    engine = HeldEngine()
+    async with (
+        asking(engine, limits=ReferenceLimits(at_once=1, max_wait_s=0.1)) as ask,
+        anyio.create_task_group() as group,
+    ):
+        group.start_soon(ask, IDENTITY)
+        await ask.held(1, engine, working=1)
+        assert (await refused(ask, IDENTITY)).code == "waited_too_long"
+        engine.let.set()
+    async with asking(HeldEngine(), limits=ReferenceLimits(max_work_s=0.1)) as ask:
+        assert (await refused(ask, IDENTITY)).code == "engine_unavailable"
 
 
 async def test_whoever_hangs_up_frees_the_place() -> None:
     engine = HeldEngine()
     async with asking(engine, limits=ReferenceLimits(max_waiting=1)) as ask:
-        with anyio.move_on_after(0.3):
-            await ask(IDENTITY)
-        with anyio.fail_after(5):
-            while engine.working:
-                await anyio.sleep(0.01)
+        async with anyio.create_task_group() as group:
+            group.start_soon(ask, IDENTITY)
+            await ask.held(1, engine, working=1)
+            group.cancel_scope.cancel()
+        await ask.held(0, engine, working=0)
         engine.let.set()
         await ask(IDENTITY)

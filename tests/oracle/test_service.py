@@ -113,11 +113,7 @@ async def test_commitments_follow_one_another_and_come_two_blocks_before(tmp_pat
     async with an_oracle(tmp_path, places=1, period_blocks=6) as place:
         seen: dict[int, int] = {}
         for block in range(100, 150):
-            place.chain.head = block
-            with anyio.fail_after(WAIT_S):
-                while OracleStatus.from_bytes((await place.get("/v1/status")).body).block < block:
-                    await anyio.sleep(0.002)
-            await anyio.sleep(0.03)
+            await place.reach(block)
             for commitment in await place.commitments(len(seen)):
                 seen.setdefault(commitment.body.number, block)
         made = await place.commitments()
@@ -323,26 +319,21 @@ async def test_what_is_open_is_no_wider_than_it_says(place: Place, path: str, co
 async def test_who_gets_a_permit_has_a_place_in_the_next_period(tmp_path: Path) -> None:
     async with an_oracle(tmp_path) as place:
         body = (await place.begun()).body
-        await place.until_status(200)
+        await place.settle()
         place.chain.permits.add(key(LATE))
         # the metagraph is read every few blocks
-        place.chain.head = body.first + 5
-        reply = await place.until_status(403, LATE)
+        await place.reach(body.first + 5)
         with anyio.fail_after(WAIT_S):
-            while reply.code != "no_place":
-                reply = await place.ask(LATE)
+            while (reply := await place.ask(LATE)).code != "no_place":
                 await anyio.sleep(0.01)
-        begins = int(str(reply.error["expected"]).removeprefix("block "))
-        assert begins > place.chain.head
-        for block in range(place.chain.head + 1, begins + 1):
-            place.chain.head = block
-            await anyio.sleep(0.03)
-        for _ in range(40):
-            if (reply := await place.ask(LATE)).status == 200:
-                break
-            place.chain.head += 1
-            await anyio.sleep(0.03)
-        assert reply.status == 200
+        assert reply.status == 403
+        assert int(str(reply.error["expected"]).removeprefix("block ")) > place.chain.head
+        known = len(await place.commitments())
+        while not (made := await place.commitments(known)):
+            await place.reach(place.chain.head + 1)
+        assert key(LATE) in made[0].body.verifiers
+        await place.reach(made[0].body.first)
+        assert (await place.ask(LATE)).status == 200
 
 
 async def test_who_loses_the_permit_is_refused(place: Place) -> None:
@@ -374,8 +365,7 @@ async def test_old_texts_are_forgotten_when_they_need_not_be_kept(tmp_path: Path
     async with an_oracle(tmp_path, kept_blocks=20, period_blocks=6) as place:
         await place.begun()
         for _ in range(60):
-            place.chain.head += 1
-            await anyio.sleep(0.03)
+            await place.reach(place.chain.head + 1)
         reply = await place.get("/v1/reveals/0")
         assert (reply.status, reply.code) == (410, "reveal_gone")
         kept = {int(file.name.partition(".")[0]) for file in (tmp_path / "periods").iterdir()}

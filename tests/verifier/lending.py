@@ -9,6 +9,7 @@ from typing import Any
 
 import anyio
 import numpy as np
+import pytest
 from bittensor.keyfiles import Keypair
 from prometheus_client import CollectorRegistry
 
@@ -16,8 +17,9 @@ from targon.engines import Engine, Replayed, ReplayTask
 from targon.oracle.reference import ReferenceDesk, ReferenceLimits
 from targon.protocol.keys import Signer
 from targon.protocol.primitives import Block, Hotkey
-from targon.transport import Gate, Limits, NeuronClient, Policy, bind, bound_port, serve
-from targon.verifier.lenders import Lender, Lenders
+from targon.transport import Deadlines, Gate, Limits, NeuronClient, Policy, bind, bound_port, serve
+from targon.verifier import board
+from targon.verifier.lenders import TRUTH_S, Lender, Lenders
 from tests.tiny_engine import EOS, TinyEngine
 
 GENESIS = "ab" * 32
@@ -89,16 +91,20 @@ async def an_oracle(
     limits: ReferenceLimits | None = None,
     port: int = 0,
     claims_to_be: Signer | None = None,
+    desks: list[ReferenceDesk] | None = None,
 ) -> AsyncIterator[int]:
     """The desk of one oracle behind a gate; the port.
 
     Args:
+        desks: the desk is added to it.
         claims_to_be: who its gate is; what it says is signed by ``signer`` all the same.
     """
     sock = bind("127.0.0.1", port)
     desk = ReferenceDesk(
         engine, signer, genesis=GENESIS, netuid=NETUID, newest=lambda: Block(100), limits=limits
     )
+    if desks is not None:
+        desks.append(desk)
     gate = Gate(
         receiver=Hotkey((claims_to_be or signer).ss58_address),
         routes=desk.routes,
@@ -122,10 +128,35 @@ def hotkey(number: int) -> Hotkey:
     return Hotkey(ORACLES[number].ss58_address)
 
 
+class Hurried(NeuronClient):
+    """Waits for a ground truth no longer than this, whatever it is told; and counts how often it was sent for one."""
+
+    sent = 0
+
+    async def post(self, *args: Any, deadlines: Deadlines | None = None, **options: Any) -> bytes:
+        if deadlines is not None and deadlines.total_s == TRUTH_S:
+            self.sent += 1
+            deadlines = Deadlines(connect_s=0.1, first_byte_s=0.1, between_bytes_s=0.1, total_s=0.1)
+        return await super().post(*args, deadlines=deadlines, **options)
+
+
+async def hurry(lenders: Lenders, stack: AsyncExitStack) -> Hurried:
+    """Have the first oracle be waited for no longer than a test wants to; the others have all the time they need."""
+    client = await stack.enter_async_context(Hurried(tls="off"))
+    first, *others = lenders.lenders
+    lenders.lenders = (dataclasses.replace(first, client=client), *others)
+    return client
+
+
 @asynccontextmanager
-async def lent(*engines: Engine, timeout_s: float = 5.0) -> AsyncIterator[Lenders]:
-    """Oracles that lend these engines, as Alice asks them."""
+async def lent(*engines: Engine, timeout_s: float = 30.0, grace_s: float = 30.0) -> AsyncIterator[Lenders]:
+    """Oracles that lend these engines, as Alice asks them.
+
+    Args:
+        grace_s: for how long they are heard that come last. Long: who is slow on a busy machine was heard all the same.
+    """
     async with AsyncExitStack() as stack:
+        stack.enter_context(pytest.MonkeyPatch.context()).setattr(board, "GRACE_S", grace_s)
         client = await stack.enter_async_context(NeuronClient(tls="off"))
         lenders = []
         for engine, pair in zip(engines, ORACLES, strict=False):

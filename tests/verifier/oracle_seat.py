@@ -56,7 +56,7 @@ class Seat:
 
     async def settle(self) -> None:
         """Wait until the newest block was looked at."""
-        with anyio.fail_after(10):
+        with anyio.fail_after(60):
             while self.inputs.looked_at < self.chain.now:
                 await anyio.sleep(0.005)
 
@@ -92,7 +92,7 @@ async def seated(
     *,
     port: int | None = None,
     pardoned: bool = False,
-    seconds: float = 2.0,
+    seconds: float = 30.0,
     me: Keypair = ME,
 ) -> AsyncGenerator[Seat]:
     """A verifier that looks at the oracle; at a port where it doesn't serve, if one is given."""

@@ -20,6 +20,7 @@ from targon.protocol.primitives import TokenId
 from targon.protocol.references import ReferenceAnswer, ReferenceTask, check_reference
 from targon.transport import NeuronClient
 from targon.verification.querying import QueryWriter
+from targon.verifier.board import GRACE_S
 from targon.verifier.borrowed import BorrowedEngine, borrow
 from targon.verifier.lenders import Lender, Lenders
 from targon.verifier.told import Told
@@ -248,21 +249,22 @@ async def test_two_of_three_suffice_while_one_is_away_and_not_when_two_are() -> 
 async def test_the_first_in_order_is_gone_by_and_the_slow_are_not_waited_for() -> None:
     class Slow(TinyEngine):
         slow = False
+        held = 0
 
         async def check(self) -> None:
             if self.slow:
-                await anyio.sleep(30)
+                self.held += 1
+                await anyio.sleep_forever()
 
     slow = Slow()
-    async with lent(TinyEngine(), TinyEngine(), slow) as lenders:
+    async with lent(TinyEngine(), TinyEngine(), slow, grace_s=GRACE_S) as lenders:
         borrowed = await borrow(lenders, 2)
         slow.slow = True
-        with anyio.fail_after(4):
+        with anyio.fail_after(20):
             await borrowed.replay([await honest()])
-        assert lenders.counted()[hotkey(2), "away"] == 1
-        begun = anyio.current_time()
-        await borrowed.replay([await honest()])
-    assert anyio.current_time() - begun < 0.9  # it isn't asked again so soon
+            assert lenders.counted()[hotkey(2), "away"] == 1
+            await borrowed.replay([await honest()])
+    assert slow.held == 1  # it isn't asked again so soon
 
 
 async def test_nobody_serving_is_said_at_once() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import AsyncExitStack
+from types import SimpleNamespace
 
 import anyio
 import numpy as np
@@ -15,10 +17,11 @@ from targon.protocol.messages import ChatMessage
 from targon.protocol.primitives import TokenId
 from targon.verifier import borrowed as borrowed_module
 from targon.verifier import lenders as lenders_module
+from targon.verifier.board import GRACE_S
 from targon.verifier.borrowed import borrow
 from tests.tiny_engine import TinyEngine
 
-from .lending import Place, WordyEngine, hotkey, lent
+from .lending import Place, WordyEngine, hotkey, hurry, lent
 from .test_borrowed import SAID, SAMPLING, dishonest, generated, honest
 
 pytestmark = pytest.mark.anyio
@@ -105,12 +108,12 @@ async def test_a_liar_that_is_asked_first_is_not_gone_by_while_two_are_honest(li
 async def test_one_that_may_lie_within_rounding_has_the_others_waited_for() -> None:
     class Late(TinyEngine):
         async def replay(self, tasks: Sequence[ReplayTask]) -> list[Replayed]:
-            await anyio.sleep(2.0)  # longer than those wait who agree in all
+            await anyio.sleep(2 * GRACE_S)  # longer than those wait who agree in all
             return await super().replay(tasks)
 
     task = await dishonest()
     (own,) = await TinyEngine().replay([task])
-    async with lent(WithinRounding(), TinyEngine(), Late()) as lenders:
+    async with lent(WithinRounding(), TinyEngine(), Late(), grace_s=GRACE_S) as lenders:
         (told,) = await (await borrow(lenders, 2)).replay([task])
     assert np.array_equal(told.replay.margins, own.replay.margins)
 
@@ -172,35 +175,43 @@ class Stalling(TinyEngine):
     """Answers everything at once, but for queries."""
 
     async def generate(self, task: GenerateTask) -> AsyncGenerator[Step, None]:
-        await anyio.sleep(60)
+        await anyio.sleep_forever()
         yield Step(TokenId(1), "", 0.0, "length")
 
 
-async def test_one_that_stalls_over_queries_holds_nobody_up_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lenders_module, "TRUTH_S", 0.5)
-    async with lent(Stalling(), TinyEngine(), TinyEngine()) as lenders:
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """What a test says that the time is, where it is counted for how long an oracle isn't asked."""
+    told = SimpleNamespace(now_s=0.0)
+    seen = SimpleNamespace(current_time=lambda: told.now_s, sleep=anyio.sleep)
+    monkeypatch.setattr(lenders_module, "anyio", seen)
+    return told
+
+
+async def test_one_that_stalls_over_queries_holds_nobody_up_twice(clock: SimpleNamespace) -> None:
+    async with AsyncExitStack() as stack:
+        lenders = await stack.enter_async_context(lent(Stalling(), TinyEngine(), TinyEngine()))
+        client = await hurry(lenders, stack)
         borrowed = await borrow(lenders, 2)
-        begun = anyio.current_time()
         await generated(borrowed)
-        assert anyio.current_time() - begun < 2.0
-        await borrowed.replay([await honest()])  # it answers this, and is forgiven nothing by it
-        begun = anyio.current_time()
-        await generated(borrowed)
-        assert anyio.current_time() - begun < 0.4
         assert lenders.counted()[hotkey(0), "away"] == 1
+        await borrowed.replay([await honest()])  # it answers this, and is forgiven nothing by it
+        await generated(borrowed)
+        assert (client.sent, lenders.counted()[hotkey(0), "away"]) == (1, 1)
 
 
-async def test_one_that_stays_silent_is_waited_for_ever_more_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lenders_module, "TRUTH_S", 0.1)
-    monkeypatch.setattr(lenders_module, "AWAY_S", 0.2)
-    async with lent(Stalling(), TinyEngine()) as lenders:
+async def test_one_that_stays_silent_is_waited_for_ever_more_seldom(clock: SimpleNamespace) -> None:
+    async with AsyncExitStack() as stack:
+        lenders = await stack.enter_async_context(lent(Stalling(), TinyEngine()))
+        client = await hurry(lenders, stack)
         borrowed = await borrow(lenders, 1)
-        with anyio.fail_after(10):
-            until = anyio.current_time() + 2.5
-            while anyio.current_time() < until:
-                await generated(borrowed)
-                await anyio.sleep(0.02)
-        assert 2 <= lenders.counted()[hotkey(0), "away"] <= 4  # after 0.2 s, 0.4 s, 0.8 s …
+        waited = []
+        for now_s in (0, 19, 20, 59, 60, 139, 140, 299, 300, 619, 620, 1_259, 1_260, 1_899, 1_900):
+            clock.now_s, sent = float(now_s), client.sent
+            await generated(borrowed)
+            if client.sent > sent:
+                waited.append(now_s)
+    assert waited == [0, 20, 60, 140, 300, 620, 1_260, 1_900]  # twice as long each time, as far as that goes
 
 
 async def test_oracles_may_be_named_by_hosts() -> None:
