@@ -116,6 +116,7 @@ class Web:
     def _answer(self, url: str, wanted: str | None, within_s: float) -> Iterator[http.client.HTTPResponse]:
         """An answer, redirects followed; afterwards its connection is kept if it was read to its end."""
         until = time.monotonic() + within_s
+        late = f"{shown(url)}: it takes more than {within_s:.0f} s"
         for _ in range(self._limits.redirects + 1):
             key = self._key(url)
             parts = urlsplit(url)
@@ -144,11 +145,13 @@ class Web:
                         raise Unreadable("unreadable", f"{shown(url)}: it comes compressed")
                     yield answer
                     if time.monotonic() > until:  # and so it was cut, which can look like its end
-                        raise Unreadable("unreadable", f"{shown(url)}: it takes more than {within_s:.0f} s")
+                        raise Unreadable("unreadable", late)
                     if answer.isclosed() and not answer.will_close:
                         self._keep(key, connection)
                 return
             except (OSError, http.client.HTTPException, ValueError) as error:
+                if time.monotonic() > until:  # or like a connection that broke
+                    raise Unreadable("unreadable", late) from error
                 raise Unreadable("unreadable", f"{shown(url)}: {type(error).__name__} {error}") from error
             finally:
                 watch.cancel()
