@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import anyio
@@ -50,15 +50,27 @@ VERIFIER = Keypair.create_from_uri("//Alice")
 KEYS = [PROVER, *(Keypair.create_from_uri(f"//Prover{number}") for number in range(4))]
 """Of provers; the first one is the real prover's."""
 
-QUICK = Patience(
-    prover=Deadlines(connect_s=0.5, first_byte_s=0.6, between_bytes_s=0.4, total_s=3.0),
-    hedging=Hedging(unknown_s=0.15, floor_s=0.05),
-    failover_s=3.0,
-    take_s=0.5,
-    settle_s=1.0,
-    reader_s=0.3,
+LONG_S = 30.0
+"""Longer than a machine that is busy with other things keeps anybody waiting."""
+PATIENT = Patience(
+    prover=Deadlines(connect_s=LONG_S, first_byte_s=LONG_S, between_bytes_s=LONG_S, total_s=2 * LONG_S),
+    hedging=Hedging(unknown_s=60.0),
+    failover_s=LONG_S,
+    take_s=LONG_S,
+    settle_s=LONG_S,
+    reader_s=LONG_S,
 )
-UNHEDGED = Hedging(unknown_s=60.0)
+"""Nobody is hedged, nor given up. A test in which somebody is shortens what it is about."""
+HEDGED = replace(PATIENT, hedging=Hedging(unknown_s=0.15, floor_s=0.05))
+"""Who hasn't begun soon is overtaken."""
+CHARGED = replace(HEDGED, prover=replace(PATIENT.prover, first_byte_s=1.5, between_bytes_s=0.5))
+"""And who hasn't long after that is given up."""
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    with anyio.fail_after(LONG_S):
+        while not holds():
+            await anyio.sleep(0.005)
 
 
 def an_order(**changes: Any) -> Order:
@@ -87,7 +99,11 @@ class ScriptedDesk:
         self.fault: Fault = "prover"
         self.pause_s = 0.0
         """How long it takes to give an errand."""
-        self.settling_s = 0.0
+        self.settles = anyio.Event()
+        """Until it is set, nothing is settled; it is, unless a test puts in another."""
+        self.settles.set()
+        self.settling: list[str] = []
+        """What it was told, settled or not."""
         self.counts_prompts = True
         self.counting: Callable[[], Awaitable[None]] = lambda: anyio.lowlevel.checkpoint()
         """What comes before a prompt's length is told."""
@@ -130,7 +146,7 @@ class ScriptedDesk:
         return errand
 
     async def answered(self, errand: Errand, answer: Answer) -> Settled:
-        await anyio.sleep(self.settling_s)
+        await self._settle("answered")
         response = answer.response
         try:
             receipts.check(response.receipt, errand.request, response.completion)
@@ -147,14 +163,19 @@ class ScriptedDesk:
         return settled
 
     async def failed(self, errand: Errand, error: TransportError) -> Fault:
-        await anyio.sleep(self.settling_s)
+        await self._settle("failed")
         self._tell("failed", errand)
         self.errors.append(error)
         return self.fault
 
     async def withdrawn(self, errand: Errand, why: WhyWithdrawn) -> None:
-        await anyio.sleep(self.settling_s)
+        await self._settle(why)
         self._tell(why, errand)
+
+    async def _settle(self, what: str) -> None:
+        self.settling.append(what)
+        await anyio.lowlevel.checkpoint()
+        await self.settles.wait()
 
     async def prompt_tokens(self, messages: Sequence[ChatMessage]) -> int:
         await self.counting()
@@ -164,9 +185,7 @@ class ScriptedDesk:
         return self.filed.get(receipt_id)
 
     async def until_told(self, count: int) -> list[tuple[str, int]]:
-        with anyio.fail_after(5):
-            while len(self.told) < count:
-                await anyio.sleep(0.005)
+        await until(lambda: len(self.told) >= count)
         return self.told
 
     def _tell(self, what: str, errand: Errand) -> None:
@@ -203,42 +222,52 @@ def answers(
     *tokens: int,
     after_s: float = 0.0,
     pause_s: float = 0.0,
+    begins: anyio.Event | None = None,
+    ends: anyio.Event | None = None,
     text: str | None = None,
     texts: Sequence[str] | None = None,
 ) -> Script:
     """Answers well, in its own time.
 
     Args:
+        begins: what it waits for before its first token.
+        ends: what it waits for before it says that this was all.
         text: what it signs, where that is not what it streams.
         texts: what it streams, token by token.
     """
 
     async def script(stream: ByteStream, request: GenerateRequest, key: Keypair) -> None:
         await anyio.sleep(after_s)
+        if begins is not None:
+            await begins.wait()
         await stream.send(STREAM_HEAD)
         said = texts or ["x"] * len(tokens)
         for token, piece in zip(tokens, said, strict=True):
             await stream.send(token_event(token, text=piece))
             if pause_s:
                 await anyio.sleep(pause_s)
+        if ends is not None:
+            await ends.wait()
         signed = "".join(said) if text is None else text
         await stream.send(done_event(signed_answer(request, key, *tokens, text=signed)))
 
     return script
 
 
-def sends(*pieces: bytes, then_waits_s: float = 0.0) -> Script:
+def sends(*pieces: bytes, then_waits_s: float = 0.0, ends: anyio.Event | None = None) -> Script:
     """Sends these bytes, whatever it was asked, and hangs up."""
 
     async def script(stream: ByteStream, request: GenerateRequest, key: Keypair) -> None:
         for piece in pieces:
             await stream.send(piece)
         await anyio.sleep(then_waits_s)
+        if ends is not None:
+            await ends.wait()
 
     return script
 
 
-SILENT = sends(then_waits_s=30.0)
+SILENT = sends(then_waits_s=600.0)
 """Accepts, and never answers."""
 
 
@@ -277,7 +306,7 @@ class World:
 
 @asynccontextmanager
 async def a_world(
-    *provers: Script | CountingEngine, patience: Patience = QUICK, max_running: int = 100
+    *provers: Script | CountingEngine, patience: Patience = PATIENT, max_running: int = 100
 ) -> AsyncIterator[World]:
     """A dispatcher over these provers, in the order in which the desk draws them; at most one is real."""
     async with AsyncExitStack() as stack:
@@ -310,7 +339,7 @@ Parts = AsyncGenerator[Began | Delta | Finished, None]
 
 async def all_of(parts: Parts) -> tuple[str, Finished]:
     """What was begun, streamed and finished: the text, and how it ended."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(2 * LONG_S):
         first, *deltas, last = [part async for part in parts]
     assert isinstance(first, Began)
     assert isinstance(last, Finished)

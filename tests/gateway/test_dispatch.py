@@ -22,23 +22,23 @@ from targon.protocol.primitives import TokenId
 from targon.transport.errands import NobodyFree, NotReady, UnknownModel, Unservable
 from targon.transport.errors import BadResponse, TimedOut
 from tests.gateway.dispatch_world import (
-    QUICK,
+    CHARGED,
+    HEDGED,
+    LONG_S,
+    PATIENT,
     SILENT,
-    UNHEDGED,
     a_world,
     all_of,
     an_order,
     answers,
     sends,
     signed_answer,
+    until,
 )
 from tests.prover.world import CountingEngine
 from tests.transport.world import STREAM_HEAD, a_request, a_response, done_event, token_event
 
 pytestmark = pytest.mark.anyio
-
-PATIENT = replace(QUICK, hedging=UNHEDGED)
-"""Nobody is hedged."""
 
 
 async def test_an_order_is_answered_by_a_real_prover() -> None:
@@ -82,9 +82,9 @@ async def test_an_answer_that_is_logged_is_given_out_though_its_prompt_cannot_be
 
 
 async def test_a_prompt_is_counted_while_the_answer_is_streamed() -> None:
-    async with a_world(answers(5, 6, pause_s=0.1)) as world:
+    counted = anyio.Event()
+    async with a_world(answers(5, 6, ends=counted)) as world:
         world.desk.counts_prompts = False
-        counted = anyio.Event()
 
         async def count() -> None:
             counted.set()
@@ -92,9 +92,8 @@ async def test_a_prompt_is_counted_while_the_answer_is_streamed() -> None:
         world.desk.counting = count
         parts = world.dispatcher.fulfil(an_order())
         assert isinstance(await anext(parts), Began)
-        with anyio.fail_after(1):
+        with anyio.fail_after(LONG_S):
             await counted.wait()
-        assert not world.desk.told
         await parts.aclose()
 
 
@@ -137,31 +136,43 @@ async def test_a_prover_that_is_gone_is_replaced_and_charged() -> None:
 
 async def test_a_settlement_that_takes_long_does_not_hold_up_the_next_prover() -> None:
     async with a_world(sends(), answers(5, 6)) as world:
-        world.desk.settling_s = 0.9
+        world.desk.settles = anyio.Event()
         parts = world.dispatcher.fulfil(an_order())
-        with anyio.fail_after(0.7):
-            assert isinstance(await anext(parts), Began)
+        assert isinstance(await anext(parts), Began)
+        assert world.desk.told == []
+        world.desk.settles.set()
         await parts.aclose()
 
 
 async def test_a_slow_prover_is_overtaken_and_hung_up_on_at_its_first_token() -> None:
-    async with a_world(answers(5, 6, after_s=0.4), answers(7, 8, 9)) as world:
+    begins = anyio.Event()
+    async with a_world(answers(5, 6, begins=begins), answers(7, 8, 9), patience=HEDGED) as world:
         _, finished = await all_of(world.dispatcher.fulfil(an_order()))
         assert finished.completion_tokens == 3
+        begins.set()
         assert await world.desk.until_told(2) == [("answered", 1), ("outrun", 0)]
         assert world.metric("targon_dispatch_hedges_total") == 1
         assert world.metric("targon_dispatch_errands_total", outcome="outrun") == 1
 
 
 async def test_a_slow_prover_that_still_begins_first_answers() -> None:
-    async with a_world(answers(5, 6, after_s=0.3), answers(7, 8, 9, after_s=0.4)) as world:
+    first, second = anyio.Event(), anyio.Event()
+    provers = answers(5, 6, begins=first), answers(7, 8, 9, begins=second)
+    async with a_world(*provers, patience=HEDGED) as world, anyio.create_task_group() as tasks:
+
+        async def begin() -> None:
+            await until(lambda: len(world.desk.taken) == 2)
+            first.set()
+
+        tasks.start_soon(begin)
         _, finished = await all_of(world.dispatcher.fulfil(an_order()))
         assert finished.completion_tokens == 2
+        second.set()
         assert sorted(await world.desk.until_told(2)) == [("answered", 0), ("outrun", 1)]
 
 
 async def test_an_overtaken_prover_that_never_begins_is_charged() -> None:
-    async with a_world(SILENT, answers(7, 8)) as world:
+    async with a_world(SILENT, answers(7, 8), patience=CHARGED) as world:
         await all_of(world.dispatcher.fulfil(an_order()))
         assert await world.desk.until_told(2) == [("answered", 1), ("failed", 0)]
         error = world.desk.errors[0]
@@ -170,7 +181,7 @@ async def test_an_overtaken_prover_that_never_begins_is_charged() -> None:
 
 
 async def test_an_overtaken_prover_is_held_to_its_deadline_though_the_user_has_left() -> None:
-    async with a_world(SILENT, answers(*range(3), pause_s=0.3)) as world:
+    async with a_world(SILENT, answers(*range(3), ends=anyio.Event()), patience=CHARGED) as world:
         parts = world.dispatcher.fulfil(an_order())
         assert isinstance(await anext(parts), Began)
         await parts.aclose()
@@ -178,27 +189,42 @@ async def test_an_overtaken_prover_is_held_to_its_deadline_though_the_user_has_l
 
 
 async def test_a_replacement_that_is_slow_is_overtaken_too() -> None:
-    async with a_world(sends(), SILENT, answers(7, 8)) as world:
-        with anyio.fail_after(0.5):
-            assert isinstance(await anext(world.dispatcher.fulfil(an_order())), Began)
+    hedging = Hedging(unknown_s=0.8)  # later than it takes to see that the first one is gone
+    patience = replace(PATIENT, hedging=hedging)
+    async with a_world(sends(), SILENT, answers(7, 8), patience=patience) as world:
+        assert isinstance(await anext(world.dispatcher.fulfil(an_order())), Began)
         assert world.metric("targon_dispatch_failovers_total") == 1
         assert world.metric("targon_dispatch_hedges_total") == 1
 
 
 async def test_where_nobody_can_overtake_a_slow_prover_the_desk_is_not_asked_again_and_again() -> None:
-    async with a_world(answers(5, after_s=0.5)) as world:
+    begins = anyio.Event()
+    async with (
+        a_world(answers(5, begins=begins), patience=HEDGED) as world,
+        anyio.create_task_group() as tasks,
+    ):
+
+        async def begin() -> None:
+            await until(lambda: world.desk.asked == 2)
+            await anyio.sleep(0.35)  # it would be asked again
+            begins.set()
+
+        tasks.start_soon(begin)
         await all_of(world.dispatcher.fulfil(an_order()))
         assert world.desk.asked == 2
 
 
 async def test_a_prover_that_could_not_be_had_to_overtake_may_still_replace() -> None:
-    async with a_world(sends(then_waits_s=0.4), answers(7)) as world:
+    hangs_up = anyio.Event()
+    async with a_world(sends(ends=hangs_up), answers(7), patience=HEDGED) as world:
         later = world.desk.provers.pop()
         async with anyio.create_task_group() as tasks:
 
             async def come_free() -> None:
-                await anyio.sleep(0.25)
+                await until(lambda: world.desk.asked == 2)
+                await anyio.sleep(0.1)  # it has been told that there is nobody
                 world.desk.provers.append(later)
+                hangs_up.set()
 
             tasks.start_soon(come_free)
             _, finished = await all_of(world.dispatcher.fulfil(an_order()))
@@ -207,16 +233,17 @@ async def test_a_prover_that_could_not_be_had_to_overtake_may_still_replace() ->
 
 
 async def test_an_answer_may_take_longer_than_its_first_token_may() -> None:
-    assert QUICK.first_token_s < 1.2
-    async with a_world(answers(*range(5), pause_s=0.3), patience=PATIENT) as world:
+    patience = replace(PATIENT, prover=replace(PATIENT.prover, first_byte_s=1.0, between_bytes_s=1.5))
+    assert patience.first_token_s < 2.8
+    async with a_world(answers(*range(7), pause_s=0.4), patience=patience) as world:
         _, finished = await all_of(world.dispatcher.fulfil(an_order(max_tokens=8)))
-        assert finished.completion_tokens == 5
+        assert finished.completion_tokens == 7
 
 
 async def test_only_so_many_orders_are_hedged() -> None:
     hedging = Hedging(unknown_s=0.05, floor_s=0.05, burst=1, share=0.05)
     async with a_world(
-        answers(5, after_s=0.3), answers(7), patience=replace(QUICK, hedging=hedging)
+        answers(5, after_s=0.3), answers(7), patience=replace(PATIENT, hedging=hedging)
     ) as world:
         for _ in range(3):
             await all_of(world.dispatcher.fulfil(an_order()))
@@ -225,7 +252,7 @@ async def test_only_so_many_orders_are_hedged() -> None:
 
 async def test_bytes_without_a_token_are_no_first_token() -> None:
     drip = [STREAM_HEAD, *([b": still here\n\n"] * 3), token_event(text="")]
-    async with a_world(sends(*drip, then_waits_s=30.0), answers(7, 8)) as world:
+    async with a_world(sends(*drip, then_waits_s=600.0), answers(7, 8), patience=CHARGED) as world:
         _, finished = await all_of(world.dispatcher.fulfil(an_order()))
         assert finished.completion_tokens == 2
         assert sorted(await world.desk.until_told(2)) == [("answered", 1), ("failed", 0)]
@@ -276,8 +303,8 @@ async def test_an_unknown_model_is_named() -> None:
 
 
 async def test_a_desk_that_does_not_answer_is_not_waited_for() -> None:
-    async with a_world(CountingEngine()) as world:
-        world.desk.pause_s = 30.0
+    async with a_world(CountingEngine(), patience=replace(PATIENT, take_s=0.5, settle_s=0.5)) as world:
+        world.desk.pause_s = 600.0
         with pytest.raises(NotReady, match=r"within 0.5 s"):
             await all_of(world.dispatcher.fulfil(an_order()))
 
@@ -285,7 +312,7 @@ async def test_a_desk_that_does_not_answer_is_not_waited_for() -> None:
 async def test_an_answer_that_dies_is_an_error_and_nobody_else_is_asked() -> None:
     engine = CountingEngine()
     engine.fail_at, engine.error = 3, EngineUnavailable("secret words of the prover's")
-    async with a_world(engine, CountingEngine(), patience=PATIENT) as world:
+    async with a_world(engine, CountingEngine()) as world:
         parts = world.dispatcher.fulfil(an_order())
         given = [await anext(parts) for _ in range(3)]
         assert [part.text for part in given if isinstance(part, Delta)] == [" 1", " 2"]
@@ -310,14 +337,16 @@ async def test_an_answer_that_dies_is_an_error_and_nobody_else_is_asked() -> Non
     ],
 )
 async def test_a_prover_that_breaks_off_or_sends_garbage_is_charged(after: bytes, words: str) -> None:
-    async with a_world(sends(STREAM_HEAD, token_event(5), after), patience=PATIENT) as world:
+    async with a_world(sends(STREAM_HEAD, token_event(5), after)) as world:
         with pytest.raises(ServiceFailed, match=words):
             await all_of(world.dispatcher.fulfil(an_order()))
         assert await world.desk.until_told(1) == [("failed", 0)]
 
 
 async def test_a_prover_that_stalls_in_the_middle_is_charged() -> None:
-    async with a_world(sends(STREAM_HEAD, token_event(5), then_waits_s=30.0), patience=PATIENT) as world:
+    patience = replace(PATIENT, prover=replace(PATIENT.prover, between_bytes_s=0.4))
+    script = sends(STREAM_HEAD, token_event(5), then_waits_s=600.0)
+    async with a_world(script, patience=patience) as world:
         with pytest.raises(ServiceFailed, match=r"it sent nothing for 0.4 s"):
             await all_of(world.dispatcher.fulfil(an_order()))
         assert await world.desk.until_told(1) == [("failed", 0)]
@@ -326,7 +355,7 @@ async def test_a_prover_that_stalls_in_the_middle_is_charged() -> None:
 async def test_another_requests_receipt_is_refused_at_the_end() -> None:
     another = done_event(a_response(a_request(), (5,)))
     told = token_event(5, text="one two three")
-    async with a_world(sends(STREAM_HEAD, told, another), patience=PATIENT) as world:
+    async with a_world(sends(STREAM_HEAD, told, another)) as world:
         with pytest.raises(ServiceFailed, match="refused at its end") as caught:
             await all_of(world.dispatcher.fulfil(an_order()))
         assert caught.value.begun
@@ -334,7 +363,7 @@ async def test_another_requests_receipt_is_refused_at_the_end() -> None:
 
 
 async def test_streamed_text_that_is_not_what_was_signed_is_the_provers_fault() -> None:
-    async with a_world(answers(5, 6, text="xy"), patience=PATIENT) as world:
+    async with a_world(answers(5, 6, text="xy")) as world:
         with pytest.raises(ServiceFailed, match="inconsistent"):
             await all_of(world.dispatcher.fulfil(an_order()))
         assert await world.desk.until_told(1) == [("failed", 0)]
@@ -352,22 +381,22 @@ async def test_streamed_log_probabilities_are_those_that_were_signed_if_any_were
         answer = signed_answer(request, key, 5, logprobs=signed)
         await stream.send(STREAM_HEAD + b"data: " + event.to_bytes() + b"\n\n" + done_event(answer))
 
-    async with a_world(script, patience=PATIENT) as world:
+    async with a_world(script) as world:
         with suppress(ServiceFailed):
             await all_of(world.dispatcher.fulfil(an_order()))
         assert await world.desk.until_told(1) == [(told, 0)]
 
 
 async def test_an_answer_without_a_token_is_nobodys_and_another_prover_is_asked() -> None:
-    async with a_world(answers(), answers(7), patience=PATIENT) as world:
+    async with a_world(answers(), answers(7)) as world:
         _, finished = await all_of(world.dispatcher.fulfil(an_order()))
         assert finished.completion_tokens == 1
         assert sorted(await world.desk.until_told(2)) == [("answered", 1), ("failed", 0)]
 
 
 async def test_an_answer_that_the_log_does_not_take_is_not_acknowledged() -> None:
-    async with a_world(CountingEngine()) as world:
-        world.desk.settling_s = 30.0
+    async with a_world(CountingEngine(), patience=replace(PATIENT, settle_s=0.5)) as world:
+        world.desk.settles = anyio.Event()
         with pytest.raises(ServiceFailed, match="could not log how it ended") as caught:
             await all_of(world.dispatcher.fulfil(an_order()))
         assert caught.value.begun
@@ -383,8 +412,7 @@ async def test_what_was_said_is_let_go_of_at_once_when_an_order_has_ended() -> N
         gc.disable()
         try:
             await all_of(world.dispatcher.fulfil(an_order()))
-            while world.dispatcher._errands:
-                await anyio.sleep(0.01)
+            await until(lambda: not world.dispatcher._errands)
             await anyio.sleep(0.01)
             left = [
                 one for one in gc.get_objects() if isinstance(one, Run | Pursuit) and id(one) not in older

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import anyio
@@ -17,9 +16,8 @@ from targon.protocol import countersignatures
 from targon.protocol.primitives import Digest
 from targon.transport.errands import DeskError, NobodyFree, NotReady, UnknownModel, Unservable
 from tests.gateway.dispatch_world import (
-    QUICK,
+    LONG_S,
     SILENT,
-    UNHEDGED,
     Parts,
     Script,
     World,
@@ -28,13 +26,13 @@ from tests.gateway.dispatch_world import (
     an_order,
     answers,
     sends,
+    until,
 )
 from tests.prover.world import CountingEngine
 from tests.transport.world import STREAM_HEAD, token_event
 
 pytestmark = pytest.mark.anyio
 
-PATIENT = replace(QUICK, hedging=UNHEDGED)
 MANY = range(1, 401)
 
 
@@ -46,13 +44,11 @@ def adapter(request: pytest.FixtureRequest) -> str:
 @asynccontextmanager
 async def a_line(orders: Orders, path: Path) -> AsyncIterator[LineClient]:
     """A client that has found its verifier."""
-    client = LineClient(path, silence_s=2.0)
+    client = LineClient(path, silence_s=LONG_S)
     async with anyio.create_task_group() as tasks:
         await tasks.start(lambda task_status: LineServer(orders, path).run(task_status=task_status))
         await tasks.start(lambda task_status: client.run(task_status=task_status))
-        with anyio.fail_after(3):
-            while client.ailing:
-                await anyio.sleep(0.01)
+        await until(lambda: not client.ailing)
         yield client
         tasks.cancel_scope.cancel()
 
@@ -61,7 +57,7 @@ async def a_line(orders: Orders, path: Path) -> AsyncIterator[LineClient]:
 async def orders_of(
     adapter: str, tmp_path: Path, *provers: Script | CountingEngine
 ) -> AsyncIterator[tuple[Orders, World]]:
-    async with a_world(*provers, patience=PATIENT) as world:
+    async with a_world(*provers) as world:
         if adapter == "dispatcher":
             yield world.dispatcher, world
             return
@@ -70,7 +66,7 @@ async def orders_of(
 
 
 async def read_out(parts: Parts) -> list[Began | Delta | Finished]:
-    with anyio.fail_after(10):
+    with anyio.fail_after(2 * LONG_S):
         return [part async for part in parts]
 
 
@@ -168,8 +164,10 @@ async def test_who_closes_the_answer_hangs_up(adapter: str, tmp_path: Path) -> N
 
 async def test_who_is_cancelled_hangs_up(adapter: str, tmp_path: Path) -> None:
     async with orders_of(adapter, tmp_path, SILENT) as (orders, world):
-        with anyio.move_on_after(0.2):
-            await read_out(orders.fulfil(an_order()))
+        async with anyio.create_task_group() as user:
+            user.start_soon(read_out, orders.fulfil(an_order()))
+            await until(lambda: bool(world.desk.taken))
+            user.cancel_scope.cancel()
         assert await world.desk.until_told(1) == [("user_left", 0)]
 
 
