@@ -120,7 +120,7 @@ async def test_a_client_that_sends_a_byte_now_and_then_for_ever_is_cut_off() -> 
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(trickle)
-            with anyio.fail_after(2.0):
+            with anyio.fail_after(30.0):
                 reply = await read_reply(stream)
             tasks.cancel_scope.cancel()
 
@@ -144,7 +144,8 @@ async def test_a_client_that_leaves_in_the_middle_of_its_body_leaves_nothing_beh
         async with await anyio.connect_tcp("127.0.0.1", gate.port) as stream:
             await stream.send(head(signed_headers() | {"Content-Length": "1000"}) + b"x")
             await anyio.sleep(0.05)
-        await anyio.sleep(0.1)
+        with anyio.fail_after(30.0):
+            while gate.registry.get_sample_value("targon_requests_abandoned_total") != 1:
+                await anyio.sleep(0.005)
 
         assert (await post(gate.port)).status == 200
-        assert gate.registry.get_sample_value("targon_requests_abandoned_total") == 1

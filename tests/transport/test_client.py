@@ -6,6 +6,8 @@ import gzip
 import json
 import resource
 import socket
+import time
+from dataclasses import replace
 
 import anyio
 import pytest
@@ -29,6 +31,7 @@ from targon.transport import (
 )
 from tests.transport.world import (
     ALICE,
+    PATIENT,
     PROVER,
     VERIFIER,
     Place,
@@ -44,13 +47,11 @@ from tests.transport.world import (
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("wire")]
 
-QUICK = Deadlines(connect_s=0.5, first_byte_s=0.5, between_bytes_s=0.4, total_s=1.0)
 
-
-async def ask(script: Script, deadlines: Deadlines = QUICK) -> TransportError:
+async def ask(script: Script, deadlines: Deadlines = PATIENT) -> TransportError:
     """The error that a whole answer from this prover ends in."""
     async with a_scripted_prover(script) as prover, a_client(deadlines=deadlines) as client:
-        with anyio.fail_after(5.0), pytest.raises(TransportError) as caught:
+        with anyio.fail_after(60.0), pytest.raises(TransportError) as caught:
             await client.generate(prover, a_request(), ALICE)
     return caught.value
 
@@ -71,12 +72,14 @@ async def test_a_whole_answer_comes_back_with_its_timing() -> None:
         await send_json(send, 200, a_response(request).to_bytes())
 
     async with a_gate(handler=handler) as gate, a_client() as client:
+        began = time.monotonic()
         answer = await client.generate(gate.place, request, ALICE)
+        took = time.monotonic() - began
 
     assert answer.response == a_response(request)
     assert answer.timing.tokens == 3
     assert answer.timing.bytes == len(a_response(request).to_bytes())
-    assert 0.05 <= answer.timing.total_s < 1.0
+    assert 0.05 <= answer.timing.total_s <= took
     assert answer.timing.tokens_per_s is None
     assert answer.timing.overall_tokens_per_s == pytest.approx(3 / answer.timing.total_s)
 
@@ -126,7 +129,7 @@ async def test_nobody_listening_is_unreachable() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
-        async with a_client(deadlines=QUICK) as client:
+        async with a_client(deadlines=PATIENT) as client:
             with pytest.raises(Unreachable, match="no connection"):
                 await client.generate(Place(port), a_request(), ALICE)
 
@@ -141,7 +144,7 @@ async def test_a_handshake_without_an_answer_is_unreachable() -> None:
             for filler in (first, second):
                 filler.setblocking(False)
                 filler.connect_ex(("127.0.0.1", place.port))
-            async with a_client(deadlines=QUICK) as client:
+            async with a_client(deadlines=replace(PATIENT, connect_s=0.5)) as client:
                 with pytest.raises(Unreachable, match=r"within 0\.5 s"):
                     await client.generate(place, a_request(), ALICE)
 
@@ -155,9 +158,9 @@ async def test_an_axon_that_is_no_address_is_never_called(host: str) -> None:
 
 async def test_a_prover_that_sends_nothing_is_timed_out() -> None:
     async def silence(stream: ByteStream) -> None:
-        await anyio.sleep(10)
+        await anyio.sleep(600)
 
-    error = await ask(silence)
+    error = await ask(silence, replace(PATIENT, total_s=0.5))
 
     assert isinstance(error, TimedOut)
     assert error.phase == "total"
@@ -166,9 +169,9 @@ async def test_a_prover_that_sends_nothing_is_timed_out() -> None:
 async def test_a_prover_that_stops_in_the_middle_is_timed_out() -> None:
     async def stalls(stream: ByteStream) -> None:
         await stream.send(ok(b"{", length=100))
-        await anyio.sleep(10)
+        await anyio.sleep(600)
 
-    error = await ask(stalls)
+    error = await ask(stalls, replace(PATIENT, between_bytes_s=0.4))
 
     assert isinstance(error, TimedOut)
     assert error.phase == "between bytes"
@@ -181,7 +184,7 @@ async def test_a_prover_that_sends_bytes_slowly_for_ever_is_timed_out() -> None:
             await stream.send(b" ")
             await anyio.sleep(0.05)
 
-    error = await ask(drips)
+    error = await ask(drips, replace(PATIENT, total_s=1.0))
 
     assert isinstance(error, TimedOut)
     assert (error.phase, error.after_s) == ("total", 1.0)
@@ -314,10 +317,12 @@ async def test_waiting_for_our_own_pool_is_not_held_against_a_prover() -> None:
     request = a_request()
 
     async def slow(signed: SignedRequest, receive: Receive, send: Send) -> None:
-        await anyio.sleep(0.4)
+        await anyio.sleep(0.9)
         await send_json(send, 200, a_response(request).to_bytes())
 
-    deadlines = Deadlines(total_s=0.9)
+    deadlines = Deadlines(
+        total_s=2.5
+    )  # enough for each, if it doesn't count for how long it waited for the others
     async with a_gate(handler=slow) as gate, a_client(max_connections=1, deadlines=deadlines) as client:
         async with anyio.create_task_group() as tasks:
             for _ in range(3):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import socket
-import time
 
 import anyio
 import pytest
@@ -83,7 +82,7 @@ async def test_a_request_that_runs_is_finished_before_the_server_ends() -> None:
     async with (
         a_client() as client,
         anyio.create_task_group() as tasks,
-        a_gate(handler=handler, grace_s=3) as gate,
+        a_gate(handler=handler, grace_s=30) as gate,
     ):
         tasks.start_soon(ask, client, gate.place)
         await entered.wait()
@@ -98,11 +97,11 @@ async def test_a_request_that_never_ends_does_not_hold_the_server_up() -> None:
     async def handler(signed: SignedRequest, receive: Receive, send: Send) -> None:
         entered.set()
         try:
-            await anyio.sleep(60)
+            await anyio.sleep_forever()
         finally:
             cancelled.set()
 
-    with anyio.fail_after(6):
+    with anyio.fail_after(30):
         async with a_gate(handler=handler, grace_s=1) as gate:
             stream = await connect(gate.port)
             await stream.send(head(signed_headers()) + b"{}")
@@ -112,7 +111,7 @@ async def test_a_request_that_never_ends_does_not_hold_the_server_up() -> None:
     await stream.aclose()
 
 
-async def _is_closed(stream: anyio.abc.ByteStream, within_s: float) -> bool:
+async def _is_closed(stream: anyio.abc.ByteStream, within_s: float = 30.0) -> bool:
     with anyio.move_on_after(within_s):
         try:
             while True:
@@ -130,31 +129,29 @@ async def test_headers_that_trickle_for_ever_are_cut_off() -> None:
         await stream.send(b"POST /v1/generate HTTP/1.1\r\n")
 
         async def trickle() -> None:
-            for number in range(100):
+            while True:
                 await anyio.sleep(0.05)
                 try:
-                    await stream.send(f"X-{number}: y\r\n".encode())
+                    await stream.send(b"X: y\r\n")
                 except anyio.BrokenResourceError:
                     return
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(trickle)
-            assert await _is_closed(stream, 2.0)
+            assert await _is_closed(stream)
             tasks.cancel_scope.cancel()
 
 
 async def test_headers_that_trickle_on_a_used_connection_are_cut_off_too() -> None:
     async with (
-        a_gate(limits=Limits(header_timeout_s=0.3)) as gate,
+        a_gate(limits=Limits(header_timeout_s=0.3, idle_timeout_s=600)) as gate,
         await connect(gate.port) as stream,
     ):
         await stream.send(head(signed_headers()) + b"{}")
         assert b"200" in await stream.receive()
         await stream.send(b"POST /v1")
 
-        started = time.monotonic()
-        assert await _is_closed(stream, 2.0)
-        assert time.monotonic() - started < 1.0
+        assert await _is_closed(stream)
 
 
 async def test_a_connection_that_says_nothing_is_cut_off() -> None:
@@ -162,7 +159,7 @@ async def test_a_connection_that_says_nothing_is_cut_off() -> None:
         a_gate(limits=Limits(header_timeout_s=0.2)) as gate,
         await connect(gate.port) as stream,
     ):
-        assert await _is_closed(stream, 2.0)
+        assert await _is_closed(stream)
 
 
 async def test_headers_that_are_too_large_are_refused() -> None:

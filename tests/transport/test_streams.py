@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -32,6 +34,7 @@ from targon.transport import (
 from targon.transport.served_request import ServedRequest, WriteFlow
 from tests.transport.world import (
     ALICE,
+    PATIENT,
     STREAM_HEAD,
     Script,
     a_client,
@@ -49,7 +52,6 @@ from tests.transport.world import (
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("wire")]
 
-QUICK = Deadlines(connect_s=0.5, first_byte_s=0.5, between_bytes_s=0.3, total_s=1.0)
 REQUEST = a_request(stream=True)
 
 
@@ -66,20 +68,33 @@ async def stream_three(request: GenerateRequest, send: Send, pause_s: float = 0.
     await stream.done(a_response(request))
 
 
-async def ask(script: Script, deadlines: Deadlines = QUICK) -> TransportError:
+async def ask(script: Script, deadlines: Deadlines = PATIENT) -> TransportError:
     async with a_scripted_prover(script) as prover, a_client(deadlines=deadlines) as client:
-        with anyio.fail_after(5.0), pytest.raises(TransportError) as caught:
+        with anyio.fail_after(60.0), pytest.raises(TransportError) as caught:
             async for _ in client.stream(prover, REQUEST, ALICE):
                 pass
     return caught.value
 
 
 async def test_a_stream_yields_its_tokens_and_ends_with_the_signed_answer() -> None:
+    came = anyio.Event()
+
     async def handler(signed: SignedRequest, receive: Receive, send: Send) -> None:
-        await stream_three(REQUEST, send, pause_s=0.05)
+        stream = EventStream(send)
+        await stream.token(TokenEvent(token_ids=(TokenId(5),), text="x"))
+        await came.wait()
+        for token in (6, 7):
+            await anyio.sleep(0.05)
+            await stream.token(TokenEvent(token_ids=(TokenId(token),), text="x"))
+        await stream.done(a_response(REQUEST))
 
     async with a_gate(handler=handler) as gate, a_client() as client:
-        *tokens, answer = [part async for part in client.stream(gate.place, REQUEST, ALICE)]
+        began, parts = time.monotonic(), []
+        async for part in client.stream(gate.place, REQUEST, ALICE):
+            parts.append(part)
+            came.set()
+        took = time.monotonic() - began
+    *tokens, answer = parts
 
     assert [part.token_ids for part in tokens if isinstance(part, TokenEvent)] == [(5,), (6,), (7,)]
     assert isinstance(answer, Answer)
@@ -87,9 +102,9 @@ async def test_a_stream_yields_its_tokens_and_ends_with_the_signed_answer() -> N
     timing = answer.timing
     assert timing.first_token_s is not None
     assert timing.last_token_s is not None
-    assert 0.09 <= timing.last_token_s - timing.first_token_s < 1.0
+    assert 0.09 <= timing.last_token_s - timing.first_token_s <= took
     assert timing.tokens_per_s == pytest.approx(2 / (timing.last_token_s - timing.first_token_s))
-    assert timing.total_s >= timing.last_token_s
+    assert timing.last_token_s <= timing.total_s <= took
 
 
 async def test_generate_collects_a_stream_where_the_request_asks_for_one() -> None:
@@ -179,7 +194,7 @@ async def test_hanging_up_cancels_the_work() -> None:
         await anext(parts)
         await parts.aclose()
 
-        with anyio.fail_after(2.0):
+        with anyio.fail_after(30.0):
             await cancelled.wait()
 
 
@@ -269,7 +284,7 @@ async def test_events_that_are_ready_together_leave_together_and_no_other_waits(
     body = REQUEST.to_bytes()
     async with a_gate(handler=handler) as gate, await connect(gate.port) as stream:
         await stream.send(head(signed_headers(body)) + body)
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             while not pieces or not pieces[-1].endswith(b"0\r\n\r\n"):
                 pieces.append(await stream.receive())
 
@@ -327,9 +342,9 @@ async def test_a_stream_that_ends_without_its_receipt_is_disconnected() -> None:
 
 async def test_a_stream_that_does_not_begin_is_timed_out() -> None:
     async def silence(stream: ByteStream) -> None:
-        await anyio.sleep(10)
+        await anyio.sleep(600)
 
-    error = await ask(silence)
+    error = await ask(silence, replace(PATIENT, first_byte_s=0.5))
 
     assert isinstance(error, TimedOut)
     assert error.phase == "first byte"
@@ -338,9 +353,9 @@ async def test_a_stream_that_does_not_begin_is_timed_out() -> None:
 async def test_a_stream_that_pauses_for_too_long_is_timed_out() -> None:
     async def pauses(stream: ByteStream) -> None:
         await stream.send(STREAM_HEAD + token_event(5))
-        await anyio.sleep(10)
+        await anyio.sleep(600)
 
-    error = await ask(pauses)
+    error = await ask(pauses, replace(PATIENT, between_bytes_s=0.3))
 
     assert isinstance(error, TimedOut)
     assert error.phase == "between bytes"
@@ -353,7 +368,7 @@ async def test_a_stream_of_comments_for_ever_is_timed_out() -> None:
             await stream.send(b": still here\n\n")
             await anyio.sleep(0.02)
 
-    error = await ask(comments)
+    error = await ask(comments, replace(PATIENT, total_s=1.0))
 
     assert isinstance(error, TimedOut)
     assert error.phase == "total"
@@ -390,5 +405,5 @@ async def test_a_client_that_does_not_read_its_stream_is_cut_off() -> None:
         await connect(gate.port) as stream,
     ):
         await stream.send(head(signed_headers()) + b"{}")
-        with anyio.fail_after(5.0):
+        with anyio.fail_after(30.0):
             await ended.wait()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import ssl
-import time
+from dataclasses import replace
 
 import anyio
 import anyio.lowlevel
@@ -18,7 +18,6 @@ from starlette.types import Receive, Send
 from targon.protocol.primitives import Hotkey
 from targon.transport import (
     Clock,
-    Deadlines,
     Disconnected,
     Limits,
     NeuronClient,
@@ -41,6 +40,7 @@ from tests.transport.world import (
     ALICE,
     BOB,
     CHARLIE,
+    PATIENT,
     Place,
     Served,
     TurnedClock,
@@ -54,7 +54,6 @@ from tests.transport.world import (
 
 pytestmark = pytest.mark.anyio
 
-QUICK = Deadlines(connect_s=0.5, first_byte_s=0.5, between_bytes_s=0.4, total_s=1.0)
 THEN = Clock(now_ns=lambda: NOW * 10**9)
 REQUEST = a_request()
 
@@ -91,14 +90,14 @@ async def test_who_cannot_show_the_hotkey_is_sent_nothing_and_hung_up_on(
     caplog.set_level(logging.CRITICAL)
     async with (
         a_server_that_shows(make()) as server,
-        NeuronClient(tls="on", clock=THEN, deadlines=QUICK) as client,
+        NeuronClient(tls="on", clock=THEN, deadlines=PATIENT) as client,
     ):
         before = open_sockets()
         with pytest.raises(NotTheProver, match=complaint) as caught:
             await client.generate(server.place, REQUEST, ALICE)
         assert str(server.place.port) in str(caught.value)
 
-        with anyio.fail_after(2.0):
+        with anyio.fail_after(30.0):
             while open_sockets() != before:
                 await anyio.sleep(0.01)
         assert not any(server.heard)
@@ -107,7 +106,7 @@ async def test_who_cannot_show_the_hotkey_is_sent_nothing_and_hung_up_on(
 async def test_the_same_server_is_sent_the_request_once_it_shows_the_hotkey() -> None:
     async with (
         a_server_that_shows(Certificate()) as server,
-        NeuronClient(tls="on", clock=THEN, deadlines=QUICK) as client,
+        NeuronClient(tls="on", clock=THEN, deadlines=replace(PATIENT, total_s=2.0)) as client,
     ):
         with pytest.raises(Exception, match="no answer in time"):
             await client.generate(server.place, REQUEST, ALICE)
@@ -219,7 +218,7 @@ async def test_plain_http_to_a_tls_port_of_others_has_a_hint(
 ) -> None:
     caplog.set_level(logging.CRITICAL)
     monkeypatch.setattr(world, "OVER_TLS", True)
-    async with a_scripted_prover(says()) as prover, NeuronClient(tls="off", deadlines=QUICK) as client:
+    async with a_scripted_prover(says()) as prover, NeuronClient(tls="off", deadlines=PATIENT) as client:
         with pytest.raises(Disconnected, match=r"--neuron\.tls on"):
             await client.generate(prover, REQUEST, ALICE)
 
@@ -232,7 +231,7 @@ async def test_tls_to_a_plain_port_is_told_what_to_set() -> None:
 
 async def test_a_peer_that_never_ends_its_handshake_is_unreachable() -> None:
     with bind("127.0.0.1", 0) as silent:
-        async with NeuronClient(tls="on", deadlines=QUICK) as client:
+        async with NeuronClient(tls="on", deadlines=replace(PATIENT, connect_s=0.5)) as client:
             with pytest.raises(Unreachable, match=r"TLS handshake within 0\.5 s"):
                 await client.generate(Place(bound_port(silent)), REQUEST, ALICE)
 
@@ -259,13 +258,11 @@ def a_client_hello() -> bytes:
     return outgoing.read()
 
 
-async def until_closed(stream: ByteStream, within_s: float = 2.0) -> float:
-    """How long the other side kept this connection, in seconds."""
-    began = time.monotonic()
-    with anyio.fail_after(within_s), contextlib.suppress(anyio.EndOfStream, anyio.BrokenResourceError):
+async def until_closed(stream: ByteStream) -> None:
+    """Wait until the other side lets go of this connection."""
+    with anyio.fail_after(30), contextlib.suppress(anyio.EndOfStream, anyio.BrokenResourceError):
         while True:
             await stream.receive()
-    return time.monotonic() - began
 
 
 HELLO = a_client_hello()
@@ -275,17 +272,24 @@ HELLO = a_client_hello()
     "said", [b"", HELLO[:1], HELLO[: len(HELLO) // 2], HELLO], ids=["nothing", "a byte", "half", "a hello"]
 )
 async def test_a_handshake_that_stops_is_cut_off_and_counted_until_then(said: bytes) -> None:
-    limits = Limits(header_timeout_s=0.4, max_connections=2)
+    limits = Limits(header_timeout_s=0.8, max_connections=2)
+    closed: list[str] = []
+
+    async def note(what: str, stream: ByteStream) -> None:
+        await until_closed(stream)
+        closed.append(what)
+
     async with a_gate(handler=answers, tls=ServerTls(BOB), limits=limits) as gate:
         held = [await anyio.connect_tcp("127.0.0.1", gate.port) for _ in range(2)]
         for stream in held:
             if said:
                 await stream.send(said)
         third = await anyio.connect_tcp("127.0.0.1", gate.port)
-        assert await until_closed(third) < 0.2
+        async with anyio.create_task_group() as tasks:
+            for what, stream in zip(("held", "held", "too many"), (*held, third), strict=True):
+                tasks.start_soon(note, what, stream)
+        assert closed == ["too many", "held", "held"]
 
-        assert await until_closed(held[0]) < 1.0
-        await until_closed(held[1])
         async with NeuronClient(tls="on") as client:
             await client.generate(gate.place, REQUEST, ALICE)
         for stream in (*held, third):
@@ -297,6 +301,7 @@ async def test_a_handshake_that_trickles_for_ever_is_cut_off() -> None:
         a_gate(tls=ServerTls(BOB), limits=Limits(header_timeout_s=0.3)) as gate,
         await anyio.connect_tcp("127.0.0.1", gate.port) as stream,
     ):
+        whole = anyio.Event()
 
         async def trickle() -> None:
             for byte in HELLO:
@@ -305,10 +310,12 @@ async def test_a_handshake_that_trickles_for_ever_is_cut_off() -> None:
                     await stream.send(bytes([byte]))
                 except anyio.BrokenResourceError:
                     return
+            whole.set()
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(trickle)
-            assert await until_closed(stream) < 1.0
+            await until_closed(stream)
+            assert not whole.is_set()
             tasks.cancel_scope.cancel()
 
 
@@ -344,7 +351,7 @@ async def test_a_hello_in_many_pieces_is_a_hello() -> None:
             await stream.send(bytes([byte]))
             await anyio.lowlevel.checkpoint()
 
-        with anyio.fail_after(2.0):
+        with anyio.fail_after(30.0):
             assert (await stream.receive())[0] == 22
 
 

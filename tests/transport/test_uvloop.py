@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable
 
 import anyio
@@ -47,7 +46,7 @@ def _wires(wire: str) -> None:
 
 def on_uvloop(test: Callable[[], Awaitable[None]]) -> None:
     async def within() -> None:
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             await test()
 
     anyio.run(within, backend_options={"use_uvloop": True})
@@ -91,7 +90,7 @@ def test_refusals_and_absence_are_told_apart() -> None:
 def test_a_peer_that_cannot_show_the_hotkey_is_sent_nothing(wire: str) -> None:
     async def test() -> None:
         other = WHOLE.model_copy(update={"prover": Hotkey(CHARLIE.ss58_address)})
-        async with a_gate(handler=handler) as gate, a_client(deadlines=Deadlines(connect_s=2)) as client:
+        async with a_gate(handler=handler) as gate, a_client(deadlines=Deadlines(connect_s=30)) as client:
             with pytest.raises(NotTheProver if wire == "TLS" else Refused):
                 await client.generate(gate.place, other, ALICE)
             assert gate.handled == []
@@ -100,14 +99,14 @@ def test_a_peer_that_cannot_show_the_hotkey_is_sent_nothing(wire: str) -> None:
 
 
 def test_a_client_that_leaves_ends_the_work_for_it() -> None:
-    ended: list[float] = []
+    ended = anyio.Event()
 
     async def works(signed: SignedRequest, receive: Receive, send: Send) -> None:
         async def work() -> None:
             try:
-                await anyio.sleep(10)
+                await anyio.sleep_forever()
             finally:
-                ended.append(time.monotonic())
+                ended.set()
 
         await while_connected(receive, work)
 
@@ -117,10 +116,7 @@ def test_a_client_that_leaves_ends_the_work_for_it() -> None:
                 await stream.send(head(signed_headers(b"{}")) + b"{}")
                 while not gate.handled:
                     await anyio.sleep(0.01)
-            left = time.monotonic()
-            while not ended:
-                await anyio.sleep(0.01)
-            assert ended[0] - left < 1.0
+            await ended.wait()
 
     on_uvloop(test)
 

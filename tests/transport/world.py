@@ -24,6 +24,7 @@ from targon.protocol.messages import ChatMessage, Completion, GenerateRequest, G
 from targon.protocol.primitives import Block, Digest, Hotkey, TokenId
 from targon.transport import (
     Clock,
+    Deadlines,
     Gate,
     Handler,
     Limits,
@@ -41,6 +42,9 @@ from targon.transport import (
 ALICE = Keypair.create_from_uri("//Alice")
 BOB = Keypair.create_from_uri("//Bob")
 CHARLIE = Keypair.create_from_uri("//Charlie")
+
+PATIENT = Deadlines(connect_s=30.0, first_byte_s=30.0, between_bytes_s=30.0, total_s=60.0)
+"""A busy machine is no slow prover. A test of who is given up shortens what it is about."""
 
 VERIFIER = Hotkey(ALICE.ss58_address)
 PROVER = Hotkey(BOB.ss58_address)
@@ -224,7 +228,7 @@ class Reply:
         return str(self.error["code"])
 
 
-async def read_reply(stream: ByteStream, *, within_s: float = 5.0) -> Reply:
+async def read_reply(stream: ByteStream, *, within_s: float = 60.0) -> Reply:
     """One HTTP answer with a Content-Length."""
     data = b""
     with anyio.fail_after(within_s):
@@ -239,7 +243,7 @@ async def read_reply(stream: ByteStream, *, within_s: float = 5.0) -> Reply:
     return Reply(int(first.split()[1]), headers, body[:length])
 
 
-async def send_raw(port: int, *pieces: bytes, within_s: float = 5.0) -> Reply:
+async def send_raw(port: int, *pieces: bytes, within_s: float = 60.0) -> Reply:
     """Send bytes as they are, and read the one answer."""
     async with await connect(port) as stream:
         for piece in pieces:
