@@ -385,10 +385,10 @@ async def test_a_client_that_leaves_before_its_body_is_whole_is_forgotten(tmp_pa
 
 async def test_a_large_body_of_nonsense_is_read_quickly():
     body = json.dumps(chat(messages=[{"role": "user", "content": "x", "a": [1] * 100_000}] * 5)).encode()
-    started = time.monotonic()
+    started = time.thread_time()
     with pytest.raises(ApiError):
         read_chat(body)
-    assert time.monotonic() - started < 1.0
+    assert time.thread_time() - started < 1.0
 
 
 async def test_a_bug_of_ours_is_told_without_what_was_said(tmp_path, capsys):

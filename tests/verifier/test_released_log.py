@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -243,7 +244,7 @@ async def test_a_reader_that_reads_too_slowly_is_cut_off_and_frees_its_place(
 
 
 async def test_the_client_waits_where_it_asked_too_often(tmp_path: Path, chain: EmbeddedChain):
-    limits = Limits(per_hotkey=Allowance(per_second=2.0, burst=1, concurrent=4))
+    limits = Limits(per_hotkey=Allowance(per_second=0.3, burst=1, concurrent=4))
     async with a_shop(tmp_path, chain, limits=limits) as shop:
         await shop.fill(MAX_PAGE_RECORDS + 10)
         released = await shop.release()
@@ -263,9 +264,11 @@ async def test_the_event_loop_goes_on_while_a_log_is_handed_out(shop: Shop):
     async def ticks() -> None:
         nonlocal longest
         while True:
-            before = anyio.current_time()
+            before = time.thread_time()
             await anyio.sleep(0.005)
-            longest = max(longest, anyio.current_time() - before)
+            longest = max(
+                longest, time.thread_time() - before
+            )  # of its own work, whatever else the machine does
 
     async with anyio.create_task_group() as group:
         group.start_soon(ticks)
