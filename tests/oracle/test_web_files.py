@@ -41,7 +41,10 @@ class Files(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0]
         if path in self.odd:
             self.odd[path](self)
-            return
+        else:
+            self.serve(path)
+
+    def serve(self, path: str) -> None:
         file = self.folder / path.lstrip("/")
         if not file.is_file():
             self.answer(404, b"")
@@ -231,9 +234,7 @@ def test_requests_say_who_asks_and_share_a_connection(tmp_path: Path) -> None:
         came.append(
             (handler.client_address, handler.headers["User-Agent"], handler.headers["Accept-Encoding"])
         )
-        del handler.odd["/one.jsonl"]
-        handler.do_GET()
-        handler.odd["/one.jsonl"] = noted
+        handler.serve("/one.jsonl")
 
     with served(tmp_path, one_jsonl=noted) as (address, _):
         web = Web(allow_private=True, limits=PATIENT)
