@@ -309,22 +309,25 @@ def test_answers_that_are_none_are_refused(tmp_path: Path) -> None:
         web.close()
 
 
-def test_an_answer_without_an_end_is_left(tmp_path: Path) -> None:
+def test_an_answer_that_takes_long_is_left(tmp_path: Path) -> None:
+    cut = threading.Event()
+
     def slowly(handler: Files) -> None:
         handler.send_response(200)
         handler.send_header("Connection", "close")
         handler.end_headers()
         try:
-            while True:
+            for _ in range(300):
                 handler.wfile.write(b"x")
                 time.sleep(0.1)
         except OSError:
-            pass
+            cut.set()
 
     with served(tmp_path, slow_jsonl=slowly) as (address, _):
         web = Web(allow_private=True, limits=WebLimits(download_s=2, attempts=1))
         with pytest.raises(Unreadable, match="takes more than 2 s"):
             web.open(f"{address}/slow.jsonl")
+        assert cut.wait(20)
         web.close()
 
 
