@@ -333,6 +333,19 @@ async def test_an_oracle_that_says_two_things_is_named_at_once_and_left_for_good
         assert (await seat.text()).startswith("Another")
 
 
+async def test_one_that_said_two_things_is_not_used_again_though_it_takes_one_of_them_back(tmp_path: Path):
+    oracle = an_oracle()
+    said = oracle.periods = periods(40, MINE, OTHER)
+    async with seated(tmp_path, oracle) as seat:
+        await seat.reach(FIRST)
+        oracle.periods = periods(40, MINE, OTHER, taste="Another ")
+        await seat.reach(FIRST + PERIOD)
+        oracle.periods = said
+        await seat.reach(FIRST + seat.journal.standings.profile.interval_blocks + 4 * PERIOD)
+        assert [caught.what for caught in await seat.caught()] == ["equivocated"]
+        assert await seat.text() == "own 1"
+
+
 @pytest.mark.parametrize(("begins", "what"), [(FIRST + 5 * PERIOD, "equivocated"), (90, "unchained")])
 async def test_an_oracle_that_forgot_what_it_signed_and_begins_anew_is_named(
     tmp_path: Path, begins: int, what: str
