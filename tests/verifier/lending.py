@@ -25,7 +25,7 @@ from tests.tiny_engine import EOS, TinyEngine
 GENESIS = "ab" * 32
 NETUID = 4
 ALICE = Keypair.create_from_uri("//Alice")
-ORACLES = [Keypair.create_from_uri(f"//Oracle{number}") for number in range(3)]
+ORACLES = [Keypair.create_from_uri(f"//Oracle{number}") for number in range(4)]
 
 
 @dataclasses.dataclass(frozen=True)

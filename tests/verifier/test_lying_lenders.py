@@ -12,16 +12,25 @@ import anyio
 import numpy as np
 import pytest
 
-from targon.engines import EngineUnavailable, GenerateTask, Replayed, ReplayTask, Step
+from targon.engines import (
+    EngineBusy,
+    EngineUnavailable,
+    GenerateTask,
+    Replayed,
+    ReplayTask,
+    Step,
+    TaskRefused,
+)
 from targon.protocol.messages import ChatMessage
 from targon.protocol.primitives import TokenId
+from targon.protocol.references import ReferenceTask
 from targon.verifier import borrowed as borrowed_module
 from targon.verifier import lenders as lenders_module
 from targon.verifier.board import GRACE_S
 from targon.verifier.borrowed import borrow
 from tests.tiny_engine import TinyEngine
 
-from .lending import Place, WordyEngine, hotkey, hurry, lent
+from .lending import LyingEngine, Place, WordyEngine, hotkey, hurry, lent
 from .test_borrowed import SAID, SAMPLING, dishonest, generated, honest
 
 pytestmark = pytest.mark.anyio
@@ -168,6 +177,58 @@ async def test_of_long_prompts_few_are_remembered(monkeypatch: pytest.MonkeyPatc
     assert engine.counted == 4  # the first was forgotten for the third
 
 
+async def test_an_oracle_that_signs_for_another_engine_than_it_says_is_none() -> None:
+    class TwoFaced(TinyEngine):
+        looked = 0
+
+        @property
+        def identity(self):  # type: ignore[no-untyped-def]
+            self.looked += 1
+            return dataclasses.replace(super().identity, engine=f"tiny {self.looked}")
+
+    async with lent(TwoFaced()) as lenders:
+        with pytest.raises(EngineUnavailable, match="another engine than its identity"):
+            await borrow(lenders, 1)
+
+
+async def test_a_ground_truth_of_tokens_that_the_model_lacks_is_none() -> None:
+    class Foreign(TinyEngine):
+        async def generate(self, task: GenerateTask) -> AsyncGenerator[Step, None]:
+            yield Step(TokenId(self.identity.vocab_size), "x", -1.0, "length")
+
+    async with lent(Foreign(), TinyEngine()) as lenders:
+        assert await generated(await borrow(lenders, 2)) == await generated(TinyEngine())
+        assert lenders.counted()[hotkey(0), "faulty"] == 1
+
+
+class Unwilling(TinyEngine):
+    """Refuses whatever takes work."""
+
+    async def generate(self, task: GenerateTask) -> AsyncGenerator[Step, None]:
+        if task.messages:
+            raise TaskRefused("it doesn't like to")
+        yield Step(TokenId(1), "", 0.0)
+
+    async def replay(self, tasks: Sequence[ReplayTask]) -> list[Replayed]:
+        raise TaskRefused("it doesn't like to")
+
+
+async def test_those_who_refuse_decide_nothing_while_others_are_away_or_disagree(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("targon.verifier.board.GRACE_S", 30.0)  # all are heard, however slow the machine
+    away = TinyEngine()
+    async with lent(Unwilling(), away) as lenders:
+        borrowed = await borrow(lenders, 1)
+        away.down = True
+        with pytest.raises(EngineUnavailable, match="no oracle answers"):
+            await generated(borrowed)
+    async with lent(Unwilling(), Unwilling(), LyingEngine(), TinyEngine()) as lenders:
+        borrowed = await borrow(lenders, 2)
+        with pytest.raises(EngineUnavailable, match="no 2 agree"):
+            await borrowed.replay([await dishonest()])
+
+
 # -- what isn't there, or not in time ----------------------------------------------------------------------------
 
 
@@ -212,6 +273,45 @@ async def test_one_that_stays_silent_is_waited_for_ever_more_seldom(clock: Simpl
             if client.sent > sent:
                 waited.append(now_s)
     assert waited == [0, 20, 60, 140, 300, 620, 1_260, 1_900]  # twice as long each time, as far as that goes
+
+
+async def test_one_that_answers_again_is_waited_for_as_if_it_had_never_been_silent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lenders_module, "AWAY_S", 0.3)
+    async with lent(TinyEngine(), TinyEngine()) as lenders:
+        first = lenders.lenders[0]
+        for _ in range(2):
+            for _ in range(3):  # of several tasks at once, which counts as one
+                lenders.silent(first, "identity")
+            assert first not in lenders.awake(1, "identity")
+            await anyio.sleep(0.4)
+            assert first in lenders.awake(1, "identity")
+            await lenders.ask(first, ReferenceTask(kind="identity"))
+
+
+async def test_one_that_is_busy_is_asked_once_more_unless_it_says_to_come_much_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Busy(TinyEngine):
+        asked_to_replay = 0
+
+        async def replay(self, tasks: Sequence[ReplayTask]) -> list[Replayed]:
+            self.asked_to_replay += 1
+            if self.asked_to_replay in (1, 3):
+                raise EngineBusy("too many requests")
+            return await super().replay(tasks)
+
+    engine = Busy()
+    async with lent(engine) as lenders:
+        borrowed = await borrow(lenders, 1)
+        monkeypatch.setattr("targon.oracle.reference.RETRY_S", 0.1)
+        await borrowed.replay([await honest()])
+        assert engine.asked_to_replay == 2
+        monkeypatch.setattr("targon.oracle.reference.RETRY_S", lenders_module.LONGEST_PAUSE_S + 1)
+        with pytest.raises(EngineUnavailable, match="queue_full"):
+            await borrowed.replay([await honest()])
+        assert engine.asked_to_replay == 3
 
 
 async def test_oracles_may_be_named_by_hosts() -> None:
