@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import secrets
 import socket
 import threading
@@ -75,7 +76,7 @@ Lie = Callable[[Reply], None]
 
 
 class Gateway:
-    """The server's state, which tests change between requests.
+    """The server's state, which tests change between requests. Its answers are the same in each run.
 
     Attributes:
         lie: changes what is about to be given.
@@ -90,6 +91,7 @@ class Gateway:
         self.statement_lie: Callable[[dict[str, Any]], None] | None = None
         self.audit: AuditStatement | None = None
         self.on_file: dict[str, GenerateResponse] = {}
+        self._chance = random.Random(1)
         self.url = ""
 
     def app(self) -> Starlette:
@@ -110,7 +112,7 @@ class Gateway:
         longest = body.get("max_tokens") or body.get("max_completion_tokens")
         stop = body.get("stop") or []
         request = GenerateRequest(
-            salt=secrets.token_hex(32),
+            salt=self._chance.randbytes(32).hex(),
             genesis=GENESIS,
             netuid=4,
             verifier=Hotkey(VERIFIER.ss58_address),
@@ -126,7 +128,7 @@ class Gateway:
             ),
             sampling=Sampling(
                 dialect="greedy" if temperature == 0 else "targon/1",
-                seed=secrets.token_hex(8),
+                seed=self._chance.randbytes(8).hex(),
                 temperature=float(temperature),
                 top_p=float(body.get("top_p", 1.0)),
                 top_k=body.get("top_k", 0),
@@ -139,7 +141,7 @@ class Gateway:
         task = GenerateTask(request.messages, request.sampling, request_run_key(request))
         steps = [step async for step in TinyEngine().generate(task)]
         completion = Completion(
-            salt=secrets.token_hex(32),
+            salt=self._chance.randbytes(32).hex(),
             request_digest=request.digest(),
             token_ids=tuple(step.token_id for step in steps),
             finish_reason=steps[-1].finish_reason or "length",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import random
 from collections.abc import AsyncGenerator
 
 from targon.engines import GenerateTask
@@ -26,13 +26,14 @@ class HonestOrders:
     def __init__(self) -> None:
         self.filed: dict[Digest, FiledReceipt] = {}
         self.engine = TinyEngine()
+        self._chance = random.Random(1)
 
     def models(self) -> tuple[OfferedModel, ...]:
         return (OfferedModel(MODEL, Digest(MODEL_DIGEST), 2048, 1024),)
 
     async def fulfil(self, order: Order) -> AsyncGenerator[Began | Delta | Finished, None]:
         request = GenerateRequest(
-            salt=secrets.token_hex(32),
+            salt=self._chance.randbytes(32).hex(),
             genesis=GENESIS,
             netuid=4,
             verifier=Hotkey(VERIFIER.ss58_address),
@@ -45,7 +46,7 @@ class HonestOrders:
             messages=order.messages,
             sampling=Sampling(
                 dialect="greedy" if order.temperature == 0 else "targon/1",
-                seed=secrets.token_hex(8),
+                seed=self._chance.randbytes(8).hex(),
                 temperature=order.temperature,
                 top_p=order.top_p,
                 top_k=order.top_k,
@@ -63,7 +64,7 @@ class HonestOrders:
             steps.append(step)
             yield Delta(step.text, (step.token_id,), None if step.logprob is None else (step.logprob,))
         completion = Completion(
-            salt=secrets.token_hex(32),
+            salt=self._chance.randbytes(32).hex(),
             request_digest=receipt_id,
             token_ids=tuple(step.token_id for step in steps),
             finish_reason=steps[-1].finish_reason or "length",
