@@ -89,7 +89,9 @@ async def test_a_verifier_on_vllm_checks_provers_on_transformers_llama_cpp_and_v
     check(found, events, names)
     dialects = {names[hotkey]: {attempt.dialect for attempt, _ in pairs} for hotkey, pairs in found.items()}
     assert dialects["llama.cpp"] == {"greedy"}
-    assert dialects["vllm"] == dialects["transformers"] == {"targon/1"}
+    # a challenge in twenty is at T = 0, and goes as greedy to whoever offers it
+    for name in ("vllm", "transformers"):
+        assert {"targon/1"} <= dialects[name] <= {"targon/1", "greedy"}, name
 
 
 async def test_a_verifier_on_transformers_checks_provers_on_vllm_and_llama_cpp(
